@@ -1,0 +1,11 @@
+//! `tidings schema`.
+use super::{Exit, Global};
+
+/// Options of `tidings schema`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Does it.
+pub async fn run(_global: &Global, _args: Args) -> Exit {
+    Exit::Software
+}

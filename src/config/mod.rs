@@ -1,0 +1,5 @@
+//! Settings: read as written, with places; checked; then kept as they are meant.
+
+pub mod diagnostic;
+pub mod secret;
+pub mod settings;

@@ -1,0 +1,208 @@
+//! Settings as they are meant: `tidings.yaml`, checked. Nothing here asks what was typed.
+
+use crate::advice::Provider;
+use crate::config::secret::SecretSource;
+use crate::entry::OnUnknown;
+use crate::mail::address::{Address, Mailbox};
+use globset::GlobSet;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use url::Url;
+
+/// All of `tidings.yaml`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The setup folder, absolute. Relative paths start here.
+    pub dir: PathBuf,
+    /// Accounts by name.
+    pub accounts: BTreeMap<String, Account>,
+    /// What rules may leave out.
+    pub defaults: Defaults,
+    /// Groups and the allow-list.
+    pub recipients: Recipients,
+    /// Where effects wait, and how long.
+    pub outbox: Outbox,
+    /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
+    pub state: PathBuf,
+}
+
+/// What rules may leave out.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// The account of a mail that names none. With one account only, that one.
+    pub account: Option<String>,
+    /// The From of a mail that names none; else the account's user.
+    pub from: Option<Mailbox>,
+    /// Zone of schedules, and of times in templates.
+    pub timezone: TimeZone,
+    /// Template of a mail that names none.
+    pub template: String,
+}
+
+/// Who may be written to.
+#[derive(Clone, Debug, Default)]
+pub struct Recipients {
+    /// Names that stand for several mailboxes in `to:`, `cc:`, `bcc:`.
+    pub groups: BTreeMap<String, Vec<Mailbox>>,
+    /// Patterns an address from a template must match, compared in lower case. `None`: only addresses written out in
+    /// rules and settings are allowed.
+    pub allow: Option<GlobSet>,
+}
+
+/// Where effects wait, and how long.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    /// The SQLite file.
+    pub store: PathBuf,
+    /// Wait before the second attempt.
+    pub first: Duration,
+    /// Longest wait between two attempts.
+    pub longest: Duration,
+    /// A mail not accepted this long after it was composed is held, and somebody is told.
+    pub give_up: Duration,
+    /// What to do with a mail whose fate is unknown.
+    pub on_unknown: OnUnknown,
+    /// How long accepted and cancelled entries, their bodies and old events are kept.
+    pub keep: Duration,
+}
+
+/// Who signs in, and how it submits.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its name in the settings.
+    pub name: String,
+    /// Free text for people.
+    pub description: Option<String>,
+    /// Whose servers these are; chooses advice and presets.
+    pub provider: Provider,
+    /// Who signs in: a mailbox, or a bare login name.
+    pub user: Option<String>,
+    /// How mail leaves.
+    pub transport: Transport,
+    /// With what it signs in.
+    pub credential: Credential,
+    /// Addresses it may send as; its own (`user`, if that is an address) is among them. Empty for a
+    /// relay or file account that may send as anyone.
+    pub senders: Vec<Address>,
+    /// Whether `senders` is no limit.
+    pub any_sender: bool,
+    /// Where replies shall go.
+    pub reply_to: Option<Mailbox>,
+    /// Template appended by the layout.
+    pub signature: Option<String>,
+    /// How fast.
+    pub pace: Pace,
+    /// Keep a transcript of every session here, secrets masked.
+    pub transcript: Option<PathBuf>,
+}
+
+/// How mail leaves.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// Submission (RFC 6409).
+    Smtp(SmtpSettings),
+    /// `.eml` files in a folder.
+    File {
+        /// The folder, absolute.
+        folder: PathBuf,
+    },
+}
+
+/// A submission server.
+#[derive(Clone, Debug)]
+pub struct SmtpSettings {
+    /// Its name, which its certificate must bear.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: Tls,
+    /// Roots to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whose name is given at sign-in.
+    pub login_as: LoginAs,
+}
+
+/// How a connection is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// STARTTLS, or nothing is sent (RFC 3207).
+    Starttls,
+    /// TLS from the first byte (RFC 8314).
+    Implicit,
+    /// None. Never with credentials, except to loopback.
+    None,
+}
+
+/// Whose name is given at sign-in when the sender is a shared mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginAs {
+    /// The sender's own address: Exchange opens that mailbox with the member's token. Needs Full
+    /// Access, files the sent copy there.
+    Sender,
+    /// Always `user`: needs SendAs.
+    User,
+}
+
+/// With what an account signs in.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// Nothing: a relay that knows us by address, or files.
+    None,
+    /// A password, for PLAIN or LOGIN.
+    Password {
+        /// The login name.
+        user: String,
+        /// The password.
+        secret: SecretSource,
+    },
+    /// A bearer token, looked after by the token keeper.
+    OAuth2(Box<OAuth2>),
+}
+
+/// How a grant is obtained and renewed.
+#[derive(Clone, Debug)]
+pub struct OAuth2 {
+    /// Whose it is, for advice.
+    pub provider: Provider,
+    /// Where people sign in; absent when `issuer` tells.
+    pub authorize_url: Option<Url>,
+    /// Where tokens are made; absent when `issuer` tells.
+    pub token_url: Option<Url>,
+    /// Where a grant is given back.
+    pub revoke_url: Option<Url>,
+    /// OpenID discovery: `{issuer}/.well-known/openid-configuration`.
+    pub issuer: Option<Url>,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// Further parameters of the authorize address (`access_type=offline`, `prompt=consent`).
+    pub authorize_extra: Vec<(String, String)>,
+    /// Who we are to the provider.
+    pub client_id: String,
+    /// Absent: a public client.
+    pub client_secret: Option<SecretSource>,
+    /// When the client secret ends.
+    pub secret_expires: Option<Date>,
+    /// Where the browser comes back to. Port 0: a free one.
+    pub redirect: Url,
+    /// The account that must sign in; compared with the one that did.
+    pub login_hint: Option<String>,
+    /// Directory of the provider, for advice (`contoso.onmicrosoft.com`).
+    pub tenant: Option<String>,
+    /// Roots to trust besides the system's, for these addresses.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How fast an account may send, per mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Connections at once.
+    pub connections: u32,
+    /// Messages a minute.
+    pub per_minute: Option<u32>,
+    /// Messages in 24 hours.
+    pub per_day: Option<u32>,
+}

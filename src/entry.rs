@@ -1,0 +1,333 @@
+//! Entries: effects in the outbox, the states they can be in and the verbs that move them.
+//!
+//! ```text
+//!            admit                 claim               settle
+//!   effect ---------> ready ----------------> leased ---------> accepted
+//!                       ^  ^                  |  |  \---------> failed
+//!                 retry |  | due              |  \------------> held
+//!                       |  |                  v
+//!               held, failed,  deferred <-----+---> unknown (the gate was passed, no answer came)
+//!               unknown, cancelled
+//! ```
+//!
+//! Every transition is decided by [`State::after`]; the store applies what it allows and nothing else.
+
+use crate::event::EventId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Number the outbox gave an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EntryId(pub i64);
+
+impl std::fmt::Display for EntryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Rises with every lease. A write that bears an older fence than the entry's is refused: its
+/// bearer was paused, and somebody else has taken over since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fence(pub i64);
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// May be claimed as soon as it is due.
+    Ready,
+    /// Somebody performs it now, until the lease ends.
+    Leased,
+    /// Done: the server took responsibility, or the work ended.
+    Accepted,
+    /// Will be tried again by itself when it is due.
+    Deferred,
+    /// A person must mend something first; the reason says what.
+    Held,
+    /// The point of no return was passed and no answer came: done or not, we cannot say.
+    Unknown,
+    /// Given up, with the reason. A person may retry it.
+    Failed,
+    /// A person decided that it shall not be done.
+    Cancelled,
+}
+
+impl State {
+    /// All of them, in the order people read them.
+    pub const ALL: [State; 8] = [
+        State::Ready,
+        State::Leased,
+        State::Deferred,
+        State::Held,
+        State::Unknown,
+        State::Failed,
+        State::Accepted,
+        State::Cancelled,
+    ];
+
+    /// The word for it in the store and in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Ready => "ready",
+            State::Leased => "leased",
+            State::Accepted => "accepted",
+            State::Deferred => "deferred",
+            State::Held => "held",
+            State::Unknown => "unknown",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads the word back; `None` for one a newer version wrote.
+    pub fn parse(word: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// The state `verb` leads to from here, or `None` where it may not be said.
+    pub fn after(self, verb: Verb) -> Option<State> {
+        use State::*;
+        match (self, verb) {
+            (Ready | Deferred, Verb::Claim) => Some(Leased),
+            (Leased, Verb::Accept) => Some(Accepted),
+            (Leased, Verb::Defer) => Some(Deferred),
+            (Leased, Verb::Hold) => Some(Held),
+            (Leased, Verb::Lose) => Some(Unknown),
+            (Leased, Verb::Fail) => Some(Failed),
+            (Leased, Verb::Release) => Some(Ready),
+            (Deferred | Held | Unknown | Failed | Cancelled, Verb::Retry) => Some(Ready),
+            (Ready | Deferred | Held | Unknown | Failed, Verb::Cancel) => Some(Cancelled),
+            _ => None,
+        }
+    }
+
+    /// Nothing more happens to it unless a person says so.
+    pub fn is_final(self) -> bool {
+        matches!(self, State::Accepted | State::Failed | State::Cancelled)
+    }
+}
+
+/// What moves an entry from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Delivery takes it, for the time of a lease.
+    Claim,
+    /// It is done.
+    Accept,
+    /// Try again later.
+    Defer,
+    /// Wait for a person.
+    Hold,
+    /// Past the gate, and no answer.
+    Lose,
+    /// Give up.
+    Fail,
+    /// Given back untouched: the lease ended, or we stop before beginning.
+    Release,
+    /// A person, or the `resend` policy, says: again, the same bytes.
+    Retry,
+    /// A person says: never.
+    Cancel,
+}
+
+/// What kind of effect an entry holds. The store passes it on unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// One message to one envelope.
+    Mail,
+    /// A rule's work: a command, or a file moved, copied, deleted.
+    Work,
+}
+
+impl Kind {
+    /// The word for it in the store and in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Mail => "mail",
+            Kind::Work => "work",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Kind> {
+        [Kind::Mail, Kind::Work]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+    }
+}
+
+/// What to do with an entry whose fate is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// Say so, then do the same again, byte for byte. A receiver may see it twice.
+    Resend,
+    /// Say so and wait for a person. Nobody sees it twice.
+    Hold,
+}
+
+/// Why an entry is where it is, for people: what happened, the server's own words, what to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// One sentence.
+    pub text: String,
+    /// The server's reply, unchanged but for masked secrets and control characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+    /// Which entry of the advice catalog explains it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// Steps to mend it, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<String>,
+}
+
+impl Reason {
+    /// A reason of one sentence.
+    pub fn new(text: impl Into<String>) -> Reason {
+        Reason {
+            text: text.into(),
+            ..Reason::default()
+        }
+    }
+}
+
+/// The bytes an effect carries besides its description: a frozen message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    None,
+    /// Kept in the store itself.
+    Inline(Vec<u8>),
+    /// Kept as a file of the spool, already durable. The store removes it with the entry.
+    Spooled {
+        /// Its name in the spool.
+        name: String,
+        /// Its bytes.
+        len: u64,
+    },
+}
+
+/// An effect on its way into the outbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEntry {
+    /// Same effect of the same event, same key; the outbox takes a key once.
+    pub key: String,
+    /// Mail or work.
+    pub kind: Kind,
+    /// The rule that asked for it.
+    pub rule: String,
+    /// The event it answers, if one did.
+    pub event: Option<EventId>,
+    /// What is paced together: the account of a mail, the job of some work.
+    pub lane: String,
+    /// The effect, as its action wrote it.
+    pub effect: Vec<u8>,
+    /// The frozen message.
+    pub body: Body,
+    /// For lists and `explain`: `{"from","to","subject","attachments",..}` or `{"job","command",..}`.
+    pub summary: Value,
+    /// What to do should its fate become unknown.
+    pub on_unknown: OnUnknown,
+    /// Not before this time.
+    pub due: Timestamp,
+    /// Admitted, but a person must mend this first.
+    pub held: Option<Reason>,
+}
+
+/// An entry as the outbox knows it; without effect and body, which only its performer reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its number.
+    pub id: EntryId,
+    /// Its key.
+    pub key: String,
+    /// Mail or work.
+    pub kind: Kind,
+    /// The rule that asked for it.
+    pub rule: String,
+    /// The event it answers.
+    pub event: Option<EventId>,
+    /// What is paced together.
+    pub lane: String,
+    /// For lists and `explain`.
+    pub summary: Value,
+    /// Where it stands.
+    pub state: State,
+    /// Why, where there is something to say.
+    pub reason: Option<Reason>,
+    /// Due at, for ready and deferred ones.
+    pub due: Timestamp,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// What to do should its fate become unknown.
+    pub on_unknown: OnUnknown,
+    /// When it was admitted.
+    pub created: Timestamp,
+    /// When it last moved.
+    pub changed: Timestamp,
+}
+
+/// An entry in hand: the right to perform it until the lease ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leased {
+    /// What it is.
+    pub entry: Entry,
+    /// To be shown with every write about it.
+    pub fence: Fence,
+    /// Until when.
+    pub until: Timestamp,
+    /// What to do.
+    pub effect: Vec<u8>,
+    /// With what.
+    pub body: Body,
+}
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Settlement {
+    /// Done, with the last word of the server.
+    Accept(Reason),
+    /// Again, not before the time.
+    Defer(Timestamp, Reason),
+    /// A person first.
+    Hold(Reason),
+    /// Past the gate, no answer.
+    Lose(Reason),
+    /// Never.
+    Fail(Reason),
+    /// Not begun; given back as it was, and no attempt is counted.
+    Release,
+}
+
+impl Settlement {
+    /// The verb it says.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Settlement::Accept(_) => Verb::Accept,
+            Settlement::Defer(..) => Verb::Defer,
+            Settlement::Hold(_) => Verb::Hold,
+            Settlement::Lose(_) => Verb::Lose,
+            Settlement::Fail(_) => Verb::Fail,
+            Settlement::Release => Verb::Release,
+        }
+    }
+
+    /// The reason it gives.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Settlement::Accept(reason)
+            | Settlement::Defer(_, reason)
+            | Settlement::Hold(reason)
+            | Settlement::Lose(reason)
+            | Settlement::Fail(reason) => Some(reason),
+            Settlement::Release => None,
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Conditions: CEL.
+/// A compiled condition.
+#[derive(Clone, Debug)]
+pub struct Condition {}

@@ -1,0 +1,75 @@
+//! Rules: what fires. This page holds what a rule means once it is checked, and the index that finds
+//! the rules an event concerns; [`load`] makes rules from files, [`condition`] is `if:`.
+
+pub mod condition;
+pub mod load;
+
+use crate::action::email::MailSpec;
+use crate::action::{Overlap, StepSpec};
+use crate::rule::condition::Condition;
+use crate::source::Wanted;
+use crate::source::schedule::Schedule;
+use globset::GlobMatcher;
+use serde_json::Value;
+
+/// One rule, checked.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name: unique in the setup.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Where it stands: `rules/invoices.yaml:3`.
+    pub place: String,
+    /// When: any of these.
+    pub triggers: Vec<Trigger>,
+    /// If.
+    pub condition: Option<Condition>,
+    /// The rule's own facts.
+    pub data: Value,
+    /// Work to do, in order, before anybody is told.
+    pub work: Vec<StepSpec>,
+    /// What happens when the same job still runs.
+    pub overlap: Overlap,
+    /// Mails sent at once; empty when there is work (they are in `on_success` then).
+    pub mails: Vec<MailSpec>,
+    /// After the work ended well.
+    pub on_success: Outcome,
+    /// After it ended badly.
+    pub on_failure: Outcome,
+    /// After it ended well for the first time since a failure; besides `on_success`.
+    pub on_recovery: Outcome,
+}
+
+/// When.
+#[derive(Clone, Debug)]
+pub enum Trigger {
+    /// A file has settled in the watch of that id, and is what this rule looks for.
+    FileArrives {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+    },
+    /// A calendar time; the source's name is the rule's.
+    Schedule(Schedule),
+    /// A job with such a name ended well.
+    JobSucceeds(GlobMatcher),
+    /// It ended badly.
+    JobFails(GlobMatcher),
+    /// It ended.
+    JobFinishes(GlobMatcher),
+    /// It ended well for the first time since a failure.
+    JobRecovers(GlobMatcher),
+    /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
+    Trouble(Vec<String>),
+}
+
+/// What follows an outcome.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What to do with the event's file.
+    pub work: Vec<StepSpec>,
+    /// Whom to tell.
+    pub mails: Vec<MailSpec>,
+}

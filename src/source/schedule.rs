@@ -1,0 +1,4 @@
+//! Schedules.
+/// When a schedule is due.
+#[derive(Clone, Debug)]
+pub struct Schedule {}

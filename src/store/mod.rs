@@ -1,0 +1,1 @@
+//! The store: journal, outbox, seen files, cases, grants. To be written.
