@@ -32,7 +32,10 @@ fn catalog_is_read_whole() {
 }
 
 /// Entries that another one with the same keys, or a symptom that can only be made this way, outranks.
-const OUTRANKED: &[(&str, &str)] = &[];
+const OUTRANKED: &[(&str, &str)] = &[
+    // Raised beside a status 200 by a Graph transport, which would bring a `Local` of its own.
+    ("graph-200-not-202", "unknown"),
+];
 
 #[test]
 fn every_entry_of_the_catalog_is_reachable() {
