@@ -7,10 +7,14 @@
 //! | [`job`] | jobs that ended | what delivery settled, and `tidings exec` |
 
 pub mod file;
+pub mod fs_kind;
 pub mod job;
+pub mod memory;
+pub mod root;
 pub mod scan;
 pub mod schedule;
 pub mod settle;
+pub mod wanted;
 pub mod watch;
 
 use crate::template::Text;

@@ -1,0 +1,57 @@
+//! What `tidings status` can say of a watch: written to the store as the mark `watch:ID`.
+
+use crate::source::root::FolderId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How a watched folder is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The kernel gives hints, scans make sure.
+    Native,
+    /// Only scans.
+    Polled,
+    /// The folder cannot be looked at.
+    Away,
+}
+
+/// A watch's proof of life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchStatus {
+    /// The folder as the setup names it, for people.
+    pub root: PathBuf,
+    /// How it is looked at.
+    pub mode: Mode,
+    /// Why it is polled (wholly or in part), away or doubtful, and what to do about it.
+    pub why: Option<String>,
+    /// Since when it cannot be looked at.
+    pub away_since: Option<Timestamp>,
+    /// Folders read by the last full scan, with the root.
+    pub folders: u64,
+    /// Folders that are polled because the kernel does not report from them.
+    pub polled_folders: u64,
+    /// Files it knows.
+    pub known: u64,
+    /// Files that may have arrived and are waited for.
+    pub candidates: u64,
+    /// Symlinks, FIFOs, sockets and devices that the last full scan left alone.
+    pub skipped: u64,
+    /// Folders below the root that the last full scan could not read.
+    pub unreadable: u64,
+    /// When the last full scan ended.
+    pub last_scan: Option<Timestamp>,
+    /// How long it took, milliseconds.
+    pub scan_ms: u64,
+    /// When a file last arrived, since this process runs.
+    pub last_event: Option<Timestamp>,
+    /// Which folder it was when files were last found in it as expected. A different one after a restart
+    /// is a reason for doubt, not for taking all files for new.
+    pub folder: Option<FolderId>,
+}
+
+/// The mark's key for a watch.
+pub fn mark(watch: &str) -> String {
+    format!("watch:{watch}")
+}
