@@ -57,38 +57,3 @@ pub struct Symptom {
     /// How long the server asked us to wait.
     pub retry_after: Option<Duration>,
 }
-
-/// What a refusal asks for (stand-in until the catalog is here).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Class {
-    Retry,
-    Throttle,
-    Reauthorize,
-    FixConfig,
-    FixPermission,
-    RejectRecipient,
-    RejectMessage,
-}
-
-/// Advice (stand-in until the catalog is here).
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Advice {
-    pub id: &'static str,
-    pub class: Class,
-    pub meaning: String,
-    pub steps: Vec<String>,
-    pub known: bool,
-}
-
-/// Stand-in until the catalog is here.
-pub fn advise(symptom: &Symptom, _provider: Provider) -> Advice {
-    Advice {
-        id: "unknown",
-        class: Class::Retry,
-        meaning: symptom.oauth_error.clone().unwrap_or_default(),
-        steps: Vec::new(),
-        known: false,
-    }
-}

@@ -106,13 +106,20 @@ pub struct Answer {
 pub struct Question {
     /// The address to visit.
     pub url: Url,
-    /// Comes back unchanged, or the answer is not to our question.
-    pub state: Secret,
     /// Where the browser comes back to.
     pub redirect: Url,
-    /// The issuer an answer may name, and whether it must.
-    pub issuer: Option<(String, bool)>,
+    /// How its answer is recognised.
+    pub expected: Expected,
     verifier: PkceCodeVerifier,
+}
+
+/// How the answer to a question is recognised.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Comes back unchanged, or the answer is to another question.
+    pub state: Secret,
+    /// The issuer an answer may name, and whether it must (RFC 9207).
+    pub issuer: Option<(String, bool)>,
 }
 
 impl std::fmt::Debug for Question {
@@ -201,12 +208,14 @@ impl Client {
         let (url, state) = request.url();
         Ok(Question {
             url,
-            state: Secret::new(state.secret().as_str()),
             redirect: redirect.clone(),
-            issuer: endpoints
-                .issuer
-                .clone()
-                .map(|issuer| (issuer, endpoints.names_itself)),
+            expected: Expected {
+                state: Secret::new(state.secret().as_str()),
+                issuer: endpoints
+                    .issuer
+                    .clone()
+                    .map(|issuer| (issuer, endpoints.names_itself)),
+            },
             verifier,
         })
     }

@@ -21,11 +21,11 @@
 //!
 //! This module knows no mail: it hands out bearer tokens and says why when it cannot.
 
-//pub mod callback;
+pub mod callback;
 pub mod endpoint;
 pub mod grants;
 pub mod http;
 //pub mod keeper;
 //pub mod login;
 pub mod refusal;
-//pub mod vault;
+pub mod vault;
