@@ -1,1 +1,31 @@
-//! (to be written)
+//! OAuth2: obtaining a grant once, with a person, and keeping it alive without one.
+//!
+//! ```text
+//!   a person -- login --> grants -- code --> token endpoint        (callback: the browser's way back)
+//!                            |
+//!                         vault: sealed, in the store
+//!                            |
+//!   sender -- token() --> keeper -- refresh --> token endpoint     (ahead of expiry, one at a time)
+//! ```
+//!
+//! | file | is |
+//! |---|---|
+//! | [`endpoint`] | where to sign in and where tokens are made: settings, or the issuer's own word |
+//! | [`http`] | the one way to those addresses: https, limits, no redirects |
+//! | [`refusal`] | what an answer that is not a token means |
+//! | [`grants`] | the requests of RFC 6749 and 7636: authorize, redeem, refresh, revoke |
+//! | [`callback`] | how a browser's answer comes back: loopback listener, or pasted |
+//! | [`login`] | a sign-in from first address to stored grant |
+//! | [`vault`] | what is kept of a grant, sealed |
+//! | [`keeper`] | who looks after it |
+//!
+//! This module knows no mail: it hands out bearer tokens and says why when it cannot.
+
+pub mod callback;
+pub mod endpoint;
+pub mod grants;
+pub mod http;
+//pub mod keeper;
+//pub mod login;
+pub mod refusal;
+pub mod vault;
