@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,6 +81,28 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Who owns the state now, without trying to take the lock: trying, even for a moment, could make
+    /// an owner's start fail. `None` when nobody does. Reads `/proc/locks`, so that the note of a
+    /// killed owner, or its process number given to somebody else, deceives nobody.
+    pub fn holder(state: &Path) -> Option<Busy> {
+        let path = state.join("lock");
+        let busy: Busy = serde_json::from_str(&std::fs::read_to_string(&path).ok()?).ok()?;
+        let inode = std::fs::metadata(&path).ok()?.ino();
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        // `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`
+        locks
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .any(|words| {
+                words.get(1) == Some(&"FLOCK")
+                    && words.get(4).and_then(|pid| pid.parse().ok()) == Some(busy.pid)
+                    && words.get(5).and_then(|place| place.rsplit(':').next()?.parse().ok()) == Some(inode)
+            })
+            .then_some(busy)
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // The note goes before the lock does, so that nobody reads of a process that left. The file
@@ -129,6 +151,18 @@ mod tests {
         let lock = Lock::acquire(&state, "tidings run --once").unwrap();
         let mode = lock.file.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_holder_is_known_while_it_lives_and_not_after() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Lock::holder(folder.path()), None);
+        let lock = Lock::acquire(folder.path(), "tidings run").unwrap();
+        assert_eq!(Lock::holder(folder.path()).unwrap().pid, std::process::id());
+        let note = std::fs::read(folder.path().join("lock")).unwrap();
+        drop(lock);
+        std::fs::write(folder.path().join("lock"), note).unwrap();
+        assert_eq!(Lock::holder(folder.path()), None, "a note alone is no owner");
     }
 
     #[test]

@@ -403,6 +403,13 @@ pub struct Recovery {
     pub orphans: usize,
 }
 
+impl Recovery {
+    /// Whether no lease was left behind.
+    pub fn is_empty(&self) -> bool {
+        self.released.is_empty() && self.unknown.is_empty() && self.lost_work.is_empty()
+    }
+}
+
 /// Which entries to list, newest first. Empty lists and `None` mean all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EntryFilter {

@@ -226,6 +226,18 @@ impl Store {
         self.read(lists::counts).await
     }
 
+    /// When entries of a lane passed the gate since then, oldest first: what a provider may have
+    /// counted against the mailbox.
+    pub async fn attempts_since(
+        &self,
+        kind: entry::Kind,
+        lane: &str,
+        since: Timestamp,
+    ) -> Result<Vec<Timestamp>, StoreError> {
+        let lane = lane.to_owned();
+        self.read(move |connection| lists::attempts_since(connection, kind, &lane, since)).await
+    }
+
     // ---- seen files ----
 
     /// All that a watch knows, files that are gone too.

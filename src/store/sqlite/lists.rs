@@ -5,6 +5,7 @@ use super::rows::{self, ENTRY, EVENT, bytes, collect, first};
 use crate::entry::{Entry, EntryId, Kind, State};
 use crate::event::{Event, EventId};
 use crate::store::{Attempt, EntryDetail, EntryFilter, EventDetail, EventFilter, RuleVerdict, StoreError};
+use jiff::Timestamp;
 use rusqlite::{Connection, ToSql};
 use std::collections::BTreeMap;
 
@@ -174,6 +175,24 @@ pub(in crate::store) fn event(
         verdicts,
         entries,
     }))
+}
+
+/// When entries of a lane passed the gate since then, oldest first.
+pub(in crate::store) fn attempts_since(
+    connection: &Connection,
+    kind: Kind,
+    lane: &str,
+    since: Timestamp,
+) -> Result<Vec<Timestamp>, StoreError> {
+    collect(
+        connection,
+        "SELECT attempt.started FROM attempt JOIN entry ON entry.id = attempt.entry
+         WHERE attempt.gated = 1 AND attempt.started >= $3 AND entry.kind = $1 AND entry.lane = $2
+         ORDER BY attempt.started",
+        &[&kind.as_str(), &lane, &since.as_microsecond()],
+        usize::MAX,
+        |row| rows::time(row, 0).map(Some),
+    )
 }
 
 /// How many entries there are of each kind in each state; none where there are none.

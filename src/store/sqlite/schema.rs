@@ -95,6 +95,7 @@ CREATE TABLE attempt (
     PRIMARY KEY (entry, n)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempt_unknown ON attempt (entry) WHERE outcome = 'unknown';
+CREATE INDEX attempt_gated ON attempt (started) WHERE gated = 1;
 
 -- How many entries of each kind, lane and state there are: counting them anew for each question would
 -- cost more the more of them wait.
