@@ -17,7 +17,8 @@
 //! | [`callback`] | how a browser's answer comes back: loopback listener, or pasted |
 //! | [`login`] | a sign-in from first address to stored grant |
 //! | [`vault`] | what is kept of a grant, sealed |
-//! | [`keeper`] | who looks after it |
+//! | [`plan`] | when it is renewed, and when it is left alone |
+//! | [`keeper`] | who looks after all of them; each by a holder of its own |
 //!
 //! This module knows no mail: it hands out bearer tokens and says why when it cannot.
 
@@ -25,7 +26,9 @@ pub mod callback;
 pub mod endpoint;
 pub mod grants;
 pub mod http;
-//pub mod keeper;
+mod holder;
+pub mod keeper;
 //pub mod login;
+pub mod plan;
 pub mod refusal;
 pub mod vault;

@@ -61,6 +61,10 @@ pub struct Kept {
     pub standing: Standing,
     /// Passing failures since the last success.
     pub trouble: Option<Trouble>,
+    /// A challenge of the last refusal, to be passed on at the next sign-in (Microsoft).
+    pub claims: Option<String>,
+    /// By how many seconds the server's clock was ahead of ours at the last refresh.
+    pub skew: Option<i64>,
 }
 
 /// How a grant stands.
@@ -337,6 +341,8 @@ mod tests {
             client_id: "tidings".into(),
             standing: Standing::NeedsPerson { reason: Reason::new("gone"), since: now, probed: now },
             trouble: None,
+            claims: None,
+            skew: None,
         }
     }
 

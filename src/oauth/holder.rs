@@ -1,0 +1,628 @@
+//! One account's grant: held, renewed by one at a time, and never dropped.
+//!
+//! A renewal goes like this, and a crash may fall between any two steps:
+//!
+//! 1. one task of this process, then one process of this machine (a file lock);
+//! 2. read the grant again: whoever held the lock before may have renewed it;
+//! 3. note durably that a refresh began;
+//! 4. ask the token endpoint;
+//! 5. store the answer durably; only then hand the new access token out.
+//!
+//! A crash after 4 leaves the note of 3: the old refresh token is tried once more (issuers that
+//! rotate mostly allow that for a while), and if it is refused a person is needed. If 5 fails
+//! because the disk is full, the answer stays in memory and the lock held, so that nobody else uses
+//! up the old token, and storing is tried again.
+
+use crate::backoff;
+use crate::clock::Clock;
+use crate::config::secret::Secret;
+use crate::entry::Reason;
+use crate::oauth::grants::{Answer, Client};
+use crate::oauth::http::Failure;
+use crate::oauth::keeper::{AccessToken, TokenError};
+use crate::oauth::plan::{self, Decision, Want, after, signed};
+use crate::oauth::refusal::{self, Outcome};
+use crate::oauth::vault::{Kept, Standing, Trouble, Vault};
+use crate::store::{NewCase, Store, StoreError};
+use jiff::Timestamp;
+use ring::rand::SecureRandom as _;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Waits between passing failures.
+const FIRST: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(300);
+/// How long another process may take for its renewal: two requests and their storing.
+const OTHERS: Duration = Duration::from_secs(75);
+/// A refused token is replaced at most so often: mails that are all refused must not make a storm.
+const FORCED: Duration = Duration::from_secs(60);
+/// A clock that is off by more is worth a warning: assertions and tokens have times in them.
+const SKEW: i64 = 60;
+/// Passing failures become a case for people when access has ended and there were so many.
+const MANY: u32 = 6;
+
+/// One account's grant and all that is needed to renew it.
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub(super) name: String,
+    pub(super) client: Client,
+    pub(super) store: Store,
+    pub(super) vault: Arc<Vault>,
+    pub(super) lock: PathBuf,
+    pub(super) clock: Clock,
+    flight: tokio::sync::Mutex<Flight>,
+    quick: Mutex<Quick>,
+}
+
+/// What the one who renews knows.
+#[derive(Debug, Default)]
+struct Flight {
+    /// An answer that could not be stored yet, and the lock that keeps others away meanwhile.
+    unsaved: Option<(Kept, File)>,
+    /// When a refused token was last replaced.
+    forced: Option<Timestamp>,
+}
+
+/// What is known without asking anybody.
+#[derive(Debug, Default)]
+struct Quick {
+    token: Option<Ready>,
+    used: Option<Timestamp>,
+    told: Told,
+}
+
+/// A token that can be handed out. Its end is known by two clocks: the wall's may be set, the other
+/// stands still while the machine sleeps. The earlier counts.
+#[derive(Clone, Debug)]
+struct Ready {
+    token: AccessToken,
+    life: Duration,
+    until: Instant,
+}
+
+/// Whether people know of a case of ours.
+#[derive(Debug, Default, PartialEq)]
+enum Told {
+    #[default]
+    Unsure,
+    Closed,
+    Open(String),
+}
+
+impl Holder {
+    pub(super) fn new(name: String, client: Client, store: Store, vault: Arc<Vault>, lock: PathBuf, clock: Clock) -> Holder {
+        Holder {
+            name,
+            client,
+            store,
+            vault,
+            lock,
+            clock,
+            flight: tokio::sync::Mutex::default(),
+            quick: Mutex::default(),
+        }
+    }
+
+    /// Somebody wants a token: the grant is in use.
+    pub(super) fn mark_used(&self) {
+        self.quick().used = Some(self.clock.now());
+    }
+
+    /// The token in memory, if more than its margin is left.
+    pub(super) fn ready(&self) -> Option<AccessToken> {
+        let quick = self.quick();
+        let ready = quick.token.as_ref()?;
+        (self.left(ready) > plan::margin(ready.life)).then(|| ready.token.clone())
+    }
+
+    /// The token in memory, if it still works at all.
+    fn usable(&self) -> Option<AccessToken> {
+        let quick = self.quick();
+        let ready = quick.token.as_ref()?;
+        plan::usable(self.left(ready), ready.life).then(|| ready.token.clone())
+    }
+
+    fn left(&self, ready: &Ready) -> Duration {
+        let monotonic = ready.until.saturating_duration_since(Instant::now());
+        self.clock.until(ready.token.expires()).min(monotonic)
+    }
+
+    fn quick(&self) -> MutexGuard<'_, Quick> {
+        self.quick.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token as wanted. Run it in a task of its own: if it is dropped between the server's answer
+    /// and its storing, the grant may be lost.
+    pub(super) async fn obtain(&self, want: Want) -> Result<AccessToken, TokenError> {
+        let mut flight = match self.flight.try_lock() {
+            Ok(flight) => flight,
+            // Somebody renews it right now; what still works need not wait for that.
+            Err(_) => match self.usable().filter(|_| matches!(want, Want::Life)) {
+                Some(token) => return Ok(token),
+                None => self.flight.lock().await,
+            },
+        };
+        if matches!(want, Want::Life)
+            && let Some(token) = self.ready()
+        {
+            return Ok(token);
+        }
+        if let Some((kept, lock)) = flight.unsaved.take() {
+            return self.keep(&mut flight, kept, lock, &want).await;
+        }
+        // Others change the grant too: a few rounds until what was read is what is written over.
+        for _ in 0..4 {
+            let (_, kept) = self.load().await?;
+            if let Some(done) = self.settled(&mut flight, &kept, &want) {
+                return done;
+            }
+            let lock = match self.hold(&kept).await? {
+                Some(lock) => lock,
+                None => return self.busy(&kept, &want),
+            };
+            let (version, kept) = self.load().await?;
+            if let Some(done) = self.settled(&mut flight, &kept, &want) {
+                return done;
+            }
+            match self.renew(&mut flight, version, kept, lock, &want).await {
+                Err(Again::Stale) => {}
+                Err(Again::Not(error)) => return Err(error),
+                Ok(token) => return Ok(token),
+            }
+        }
+        Err(self.transient("its grant is being changed by others over and over", None))
+    }
+
+    /// What is to be done without asking the server, if that is all.
+    fn settled(&self, flight: &mut Flight, kept: &Kept, want: &Want) -> Option<Result<AccessToken, TokenError>> {
+        let now = self.clock.now();
+        let decision = plan::decide(kept, want, &self.client.settings().client_id, &self.name, now);
+        if decision == Decision::Renew && matches!(want, Want::Instead(_)) {
+            let lately = flight.forced.is_some_and(|forced| now < after(forced, signed(FORCED)));
+            if lately && kept.expires > now {
+                return Some(Ok(self.remember(kept)));
+            }
+        }
+        Some(match decision {
+            Decision::Renew => return None,
+            Decision::Use => Ok(self.remember(kept)),
+            Decision::Wait(until, reason) => Err(self.transient(&reason.text, Some(self.clock.until(until)))),
+            Decision::Person(reason) => Err(TokenError::NeedsPerson(reason)),
+            Decision::Config(reason) => Err(TokenError::NeedsConfig(reason)),
+        })
+    }
+
+    /// Steps 3 to 5. The lock is held throughout.
+    async fn renew(
+        &self,
+        flight: &mut Flight,
+        version: i64,
+        mut kept: Kept,
+        lock: File,
+        want: &Want,
+    ) -> Result<AccessToken, Again> {
+        let Some(refresh) = kept.refresh.clone() else {
+            return Err(Again::Not(self.transient("it has no refresh token", None)));
+        };
+        let interrupted = kept.refresh_began;
+        if let Some(began) = interrupted {
+            tracing::warn!(account = self.name, %began, "a refresh was cut off before its answer was stored; trying its token once more");
+        }
+        if matches!(want, Want::Instead(_)) {
+            flight.forced = Some(self.clock.now());
+        }
+        kept.refresh_began = Some(self.clock.now());
+        let version = match self.put(Some(version), &kept).await {
+            Ok(version) => version,
+            Err(Put::Stale) => return Err(Again::Stale),
+            // What cannot be noted is not begun: the token in hand may be the last one that works.
+            Err(Put::Not(error)) => return self.or_usable(&kept, want, error).map_err(Again::Not),
+        };
+        tracing::debug!(account = self.name, "renewing");
+        let mut result = self.client.refresh(&refresh, &kept.scopes).await;
+        if matches!(&result, Err(Failure::Unreached { sent: true, .. })) {
+            // The answer was lost on the way. Where a used token is taken again, it is so at once.
+            result = self.client.refresh(&refresh, &kept.scopes).await;
+        }
+        if let Err(failure) = &result
+            && self.previous_may_help(&kept, failure)
+            && let Some(previous) = kept.previous.take()
+        {
+            result = self.client.refresh(&previous, &kept.scopes).await;
+        }
+        match result {
+            Ok(answer) => {
+                let kept = self.renewed(kept, answer);
+                self.keep(flight, kept, lock, want).await.map_err(Again::Not)
+            }
+            Err(failure) => self
+                .failed(version, kept, &failure, interrupted, want)
+                .await
+                .map_err(Again::Not),
+        }
+    }
+
+    /// The current token was refused before and is refused again, for nothing but itself: then
+    /// there is nothing to lose by the one before it.
+    fn previous_may_help(&self, kept: &Kept, failure: &Failure) -> bool {
+        let Failure::Refused { refusal, .. } = failure else {
+            return false;
+        };
+        let suberror = refusal.symptom.oauth_suberror.as_deref();
+        matches!(kept.standing, Standing::NeedsPerson { .. })
+            && refusal.symptom.oauth_error.as_deref() == Some("invalid_grant")
+            && matches!(suberror, None | Some("bad_token" | "token_expired"))
+    }
+
+    fn renewed(&self, kept: Kept, answer: Answer) -> Kept {
+        let now = self.clock.now();
+        let skew = answer.skew.map(|skew| skew.as_secs());
+        if let Some(skew) = skew.filter(|skew| skew.abs() > SKEW) {
+            tracing::warn!(
+                account = self.name,
+                seconds = skew,
+                "the server's clock and ours differ; check the time service of this machine"
+            );
+        }
+        let (refresh, previous) = match answer.refresh {
+            Some(new) if kept.refresh.as_ref().map(Secret::expose) != Some(new.expose()) => (Some(new), kept.refresh),
+            _ => (kept.refresh, kept.previous),
+        };
+        Kept {
+            access: answer.access,
+            refresh,
+            previous,
+            token_type: answer.token_type,
+            expires: after(now, signed(answer.life)),
+            life: answer.life,
+            refreshed: now,
+            refresh_began: None,
+            standing: Standing::Valid,
+            trouble: None,
+            claims: None,
+            skew,
+            ..kept
+        }
+    }
+
+    /// Step 5. What cannot be stored stays in `flight` with the lock.
+    async fn keep(&self, flight: &mut Flight, kept: Kept, lock: File, want: &Want) -> Result<AccessToken, TokenError> {
+        for _ in 0..4 {
+            // Under the lock only bookkeeping of older versions could have come between.
+            let expected = match self.store.grant(&self.name).await {
+                Ok(grant) => grant.map(|grant| grant.version),
+                Err(error) => {
+                    flight.unsaved = Some((kept.clone(), lock));
+                    return self.unstored(&kept, want, &self.stored(&error));
+                }
+            };
+            match self.put(expected, &kept).await {
+                Ok(_) => {
+                    drop(lock);
+                    tracing::info!(account = self.name, expires = %kept.expires, "renewed");
+                    self.close_case().await;
+                    return Ok(self.remember(&kept));
+                }
+                Err(Put::Stale) => {}
+                Err(Put::Not(error)) => {
+                    flight.unsaved = Some((kept.clone(), lock));
+                    return self.unstored(&kept, want, &error);
+                }
+            }
+        }
+        flight.unsaved = Some((kept.clone(), lock));
+        self.unstored(&kept, want, &self.transient("its grant is being changed by others", None))
+    }
+
+    /// The new grant is in memory only: its access token is not handed out before it is durable.
+    fn unstored(&self, kept: &Kept, want: &Want, error: &TokenError) -> Result<AccessToken, TokenError> {
+        tracing::error!(account = self.name, %error, "a renewed grant cannot be stored; it is kept in memory and storing is tried again");
+        match self.usable().filter(|token| match want {
+            Want::Instead(refused) => token.secret().expose() != refused.expose(),
+            _ => token.secret().expose() != kept.access.expose(),
+        }) {
+            Some(token) => Ok(token),
+            None => Err(self.transient(&format!("its renewed grant cannot be stored: {error}"), Some(FIRST))),
+        }
+    }
+
+    async fn failed(
+        &self,
+        version: i64,
+        mut kept: Kept,
+        failure: &Failure,
+        interrupted: Option<Timestamp>,
+        want: &Want,
+    ) -> Result<AccessToken, TokenError> {
+        let now = self.clock.now();
+        let provider = self.client.settings().provider;
+        let mut reason = refusal::reason(failure, provider, &format!("to renew the access of account `{}`", self.name));
+        if let Failure::Refused { refusal, .. } = failure {
+            kept.claims = refusal.claims.clone().or(kept.claims);
+        }
+        let error = match refusal::judge(failure, provider) {
+            Outcome::Transient => {
+                let failures = kept.trouble.as_ref().map_or(1, |trouble| trouble.failures.saturating_add(1));
+                let asked = refusal::retry_after(failure);
+                let wait = backoff::wait(failures, FIRST, LONGEST, asked, chance());
+                let trouble = Trouble {
+                    failures,
+                    since: kept.trouble.as_ref().map_or(now, |trouble| trouble.since),
+                    not_before: after(now, signed(wait)),
+                    reason: reason.clone(),
+                };
+                // Whoever never got the request, or said that it was too much, has rotated nothing.
+                let untouched = match failure {
+                    Failure::Unreached { sent, .. } => !sent,
+                    Failure::Refused { refusal, .. } => refusal.symptom.http_status.is_some_and(|status| status < 500),
+                    Failure::Unreadable { .. } => false,
+                    Failure::Setting(_) => true,
+                };
+                if untouched {
+                    kept.refresh_began = interrupted;
+                }
+                tracing::warn!(account = self.name, failures, wait_s = wait.as_secs(), reason = reason.text, reply = reason.reply, "renewal failed for now");
+                if failures >= MANY && plan::left(&kept, now).is_zero() {
+                    self.open_case(&reason).await;
+                }
+                kept.trouble = Some(trouble);
+                self.transient(&reason.text, Some(wait))
+            }
+            outcome => {
+                if let Some(began) = interrupted.filter(|_| outcome == Outcome::NeedsPerson) {
+                    reason.text = format!(
+                        "{}; a refresh begun at {began} was cut off before its answer was stored, and the token made then is lost",
+                        reason.text
+                    );
+                }
+                kept.refresh_began = None;
+                kept.trouble = None;
+                let since = match (&kept.standing, outcome) {
+                    (Standing::NeedsPerson { since, .. }, Outcome::NeedsPerson) => *since,
+                    (Standing::NeedsConfig { since, .. }, Outcome::NeedsConfig) => *since,
+                    _ => now,
+                };
+                let (told, probed) = (reason.clone(), now);
+                let (standing, error) = if outcome == Outcome::NeedsPerson {
+                    reason.steps.push(format!("Sign in again: tidings auth login {}", self.name));
+                    (
+                        Standing::NeedsPerson { reason: reason.clone(), since, probed },
+                        TokenError::NeedsPerson(reason.clone()),
+                    )
+                } else {
+                    (
+                        Standing::NeedsConfig { reason: reason.clone(), since, probed },
+                        TokenError::NeedsConfig(reason.clone()),
+                    )
+                };
+                kept.standing = standing;
+                tracing::error!(account = self.name, reason = told.text, reply = told.reply, "the grant needs somebody");
+                self.open_case(&reason).await;
+                error
+            }
+        };
+        // The note of the failure may lose against somebody who wrote a better grant meanwhile.
+        if let Err(Put::Not(unstored)) = self.put(Some(version), &kept).await {
+            tracing::error!(account = self.name, error = %unstored, "cannot note that a renewal failed");
+        }
+        self.or_usable(&kept, want, error)
+    }
+
+    /// The token in hand, where it still works and is not the one that was refused.
+    fn or_usable(&self, kept: &Kept, want: &Want, error: TokenError) -> Result<AccessToken, TokenError> {
+        let refused = matches!(want, Want::Instead(token) if token.expose() == kept.access.expose());
+        let works = plan::usable(plan::left(kept, self.clock.now()), kept.life);
+        if works && !refused && !matches!(want, Want::Now) {
+            Ok(self.remember(kept))
+        } else {
+            Err(error)
+        }
+    }
+
+    /// Another process has held the lock for longer than a renewal takes.
+    fn busy(&self, kept: &Kept, want: &Want) -> Result<AccessToken, TokenError> {
+        let error = self.transient("another process has been renewing it for too long", Some(FIRST));
+        self.or_usable(kept, want, error)
+    }
+
+    fn remember(&self, kept: &Kept) -> AccessToken {
+        let token = AccessToken::new(kept.access.clone(), kept.expires);
+        let mut quick = self.quick();
+        let known = quick
+            .token
+            .as_ref()
+            .is_some_and(|ready| ready.token.secret().expose() == kept.access.expose());
+        if !known {
+            quick.token = Some(Ready {
+                token: token.clone(),
+                life: kept.life,
+                until: Instant::now() + self.clock.until(kept.expires),
+            });
+        }
+        token
+    }
+
+    /// Forgets what is in memory: somebody else decides now.
+    pub(super) fn forget(&self) {
+        self.quick().token = None;
+    }
+
+    /// What is due by itself; when to look again.
+    pub(super) async fn tend(self: Arc<Self>) -> Timestamp {
+        let used = self.quick().used;
+        let due = match self.load().await {
+            Ok((_, kept)) => {
+                let due = plan::due(&kept, used);
+                if due > self.clock.now() {
+                    if kept.standing == Standing::Valid && kept.trouble.is_none() {
+                        self.close_case().await;
+                    }
+                    return due;
+                }
+                let holder = self.clone();
+                let renewing = tokio::spawn(async move { holder.obtain(Want::Due { used }).await });
+                match renewing.await {
+                    Ok(Err(TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason))) => {
+                        self.open_case(&reason).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(account = self.name, %error, "not renewed"),
+                    Ok(Ok(_)) | Err(_) => {}
+                }
+                match self.load().await {
+                    Ok((_, kept)) => plan::due(&kept, used),
+                    Err(_) => Timestamp::MAX,
+                }
+            }
+            Err(TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason)) => {
+                self.forget();
+                self.open_case(&reason).await;
+                Timestamp::MAX
+            }
+            Err(error) => {
+                tracing::error!(account = self.name, %error, "cannot look after the grant");
+                Timestamp::MAX
+            }
+        };
+        // Never at once again: what is due and was not done has its reason.
+        due.max(after(self.clock.now(), signed(Duration::from_secs(1))))
+    }
+
+    /// Waits until nobody here renews.
+    pub(super) async fn quiet(&self) {
+        let _ = self.flight.lock().await;
+    }
+
+    /// Reads the grant. None at all needs a person.
+    pub(super) async fn load(&self) -> Result<(i64, Kept), TokenError> {
+        let grant = self.store.grant(&self.name).await.map_err(|error| self.stored(&error))?;
+        let Some(grant) = grant else {
+            return Err(TokenError::NeedsPerson(Reason {
+                text: format!("nobody has signed in for account `{}`", self.name),
+                steps: vec![format!("Sign in: tidings auth login {}", self.name)],
+                ..Reason::default()
+            }));
+        };
+        let kept = self.vault.unseal(&self.name, &grant.sealed).map_err(|error| {
+            let text = error.to_string();
+            let (text, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, ""));
+            TokenError::NeedsConfig(Reason {
+                text: text.to_owned(),
+                steps: Some(hint.to_owned()).filter(|hint| !hint.is_empty()).into_iter().collect(),
+                ..Reason::default()
+            })
+        })?;
+        Ok((grant.version, kept))
+    }
+
+    /// Writes the grant over the version that was read.
+    pub(super) async fn put(&self, expected: Option<i64>, kept: &Kept) -> Result<i64, Put> {
+        let sealed = self
+            .vault
+            .seal(&self.name, kept)
+            .map_err(|error| Put::Not(self.transient(&error.to_string(), None)))?;
+        match self.store.put_grant(&self.name, expected, sealed).await {
+            Ok(version) => Ok(version),
+            Err(StoreError::Stale { .. }) => Err(Put::Stale),
+            Err(error) => Err(Put::Not(self.stored(&error))),
+        }
+    }
+
+    /// Waits for the other processes' lock. `None`: it was not to be had in time.
+    pub(super) async fn hold(&self, kept: &Kept) -> Result<Option<File>, TokenError> {
+        let path = self.lock.clone();
+        // Whoever has a token that works does not wait long for a better one.
+        let works = plan::usable(plan::left(kept, self.clock.now()), kept.life);
+        let patience = if works { Duration::from_secs(5) } else { OTHERS };
+        let held = tokio::task::spawn_blocking(move || lock_within(&path, patience)).await;
+        match held {
+            Ok(Ok(lock)) => Ok(lock),
+            Ok(Err(source)) => {
+                Err(self.transient(&format!("its lock file {} cannot be used: {source}", self.lock.display()), None))
+            }
+            Err(_) => Err(self.transient("the program is stopping", None)),
+        }
+    }
+
+    pub(super) async fn open_case(&self, reason: &Reason) {
+        if self.quick().told == Told::Open(reason.text.clone()) {
+            return;
+        }
+        let case = NewCase {
+            key: format!("account:{}", self.name),
+            kind: "account".to_owned(),
+            subject: self.name.clone(),
+            reason: reason.clone(),
+        };
+        match self.store.open_case(case).await {
+            Ok(_) => self.quick().told = Told::Open(reason.text.clone()),
+            Err(error) => tracing::error!(account = self.name, %error, "cannot tell about the account's trouble"),
+        }
+    }
+
+    pub(super) async fn close_case(&self) {
+        if self.quick().told == Told::Closed {
+            return;
+        }
+        match self.store.close_case(&format!("account:{}", self.name)).await {
+            Ok(_) => self.quick().told = Told::Closed,
+            Err(error) => tracing::error!(account = self.name, %error, "cannot close the account's trouble"),
+        }
+    }
+
+    pub(super) fn transient(&self, text: &str, retry_after: Option<Duration>) -> TokenError {
+        TokenError::Transient {
+            text: format!("no token for account `{}`: {text}", self.name),
+            retry_after,
+        }
+    }
+
+    fn stored(&self, error: &StoreError) -> TokenError {
+        self.transient(&error.to_string(), Some(FIRST))
+    }
+}
+
+enum Again {
+    Stale,
+    Not(TokenError),
+}
+
+/// Why a grant was not written.
+pub(super) enum Put {
+    /// Somebody else wrote it since it was read.
+    Stale,
+    /// The store or the vault did not do it.
+    Not(TokenError),
+}
+
+fn lock_within(path: &std::path::Path, patience: Duration) -> std::io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    let until = std::time::Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if std::time::Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// A random part, 0 to 1.
+fn chance() -> f64 {
+    let mut bytes = [0_u8; 4];
+    match ring::rand::SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
+}

@@ -1,0 +1,426 @@
+//! The token keeper: looks after every account's grant, also when no mail is due.
+//!
+//! Waits for: the next grant that is due, somebody who wants a token, a change of the store by
+//! another process (looked for at least once a minute). Owns: the state folder's `key` and
+//! `locks/grant-*.lock`. Woken by nobody: a caller of [`Keeper::token`] does its own renewal when
+//! the keeper has not. When it stops it lets a renewal that is on the wire finish.
+//!
+//! ```text
+//!                   renewed                            sign-in, or a probe once an hour succeeds
+//!   signed out --login--> valid --refused for good--> needs a person / needs configuration --+
+//!                           ^  \--passing failure--> valid, with trouble: waits, then again  |
+//!                           +----------------------------------------------------------------+
+//! ```
+//!
+//! A grant is never dropped because a renewal failed. Whatever fails, an access token that still
+//! works is handed out. An account that needs somebody has an open case `account:NAME`.
+
+use crate::clock::Clock;
+use crate::config::secret::Secret;
+use crate::config::settings::OAuth2;
+use crate::entry::Reason;
+use crate::oauth::grants::{Client, Identity};
+use crate::oauth::holder::{Holder, Put};
+use crate::oauth::http::{Failure, HttpError};
+use crate::oauth::plan::{self, Want, after, signed};
+use crate::oauth::vault::{Kept, Standing, Trouble, Vault, VaultError};
+use crate::store::{Store, StoreError};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Longest time between two looks at the store.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// A bearer token, with at least a little life left. Does not print.
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    secret: Secret,
+    expires: Timestamp,
+}
+
+impl AccessToken {
+    pub(super) fn new(secret: Secret, expires: Timestamp) -> AccessToken {
+        AccessToken { secret, expires }
+    }
+
+    /// The token itself, for the one place that presents it.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// When it ends.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+}
+
+/// Why there is no token.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Passes by itself: try again.
+    #[error("{text}")]
+    Transient {
+        /// One sentence.
+        text: String,
+        /// Not before that long.
+        retry_after: Option<Duration>,
+    },
+    /// Somebody must sign in, consent or be allowed to.
+    #[error("{}", .0.text)]
+    NeedsPerson(Reason),
+    /// The setup or the application's registration is wrong.
+    #[error("{}", .0.text)]
+    NeedsConfig(Reason),
+}
+
+/// Why there is no keeper.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The key.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The folder of the locks.
+    #[error("cannot make the folder {}: {source}", path.display())]
+    Locks {
+        /// Which.
+        path: PathBuf,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// An account's way to its servers.
+    #[error("account `{account}`: {source}")]
+    Account {
+        /// Which.
+        account: String,
+        /// What is wrong.
+        source: HttpError,
+    },
+}
+
+/// Why a grant could not be stored or given back.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The settings have no such account, or it does not use OAuth2.
+    #[error("there is no account `{0}` with OAuth2")]
+    Unknown(String),
+    /// The grant cannot be read, locked or written.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How a grant stands, for people. Holds no secret.
+#[derive(Clone, Debug, Serialize)]
+pub struct GrantStatus {
+    /// The account's name.
+    pub account: String,
+    /// `valid`, `signed_out`, `needs_person`, `needs_config`, or `unreadable` (key or store).
+    pub state: &'static str,
+    /// The grant works as far as anybody knows: `valid`, and its last renewal succeeded or its
+    /// access token still lives.
+    pub verified: bool,
+    /// Since when it stands so.
+    pub since: Option<Timestamp>,
+    /// Why it does not work.
+    pub reason: Option<Reason>,
+    /// When the access token ends, or ended.
+    pub access_expires: Option<Timestamp>,
+    /// When a person consented: the age of the grant.
+    pub obtained: Option<Timestamp>,
+    /// When it was last renewed.
+    pub refreshed: Option<Timestamp>,
+    /// Whether it can renew itself at all.
+    pub renewable: bool,
+    /// Who signed in.
+    pub signed_in: Option<Identity>,
+    /// What was granted.
+    pub scopes: Vec<String>,
+    /// Passing failures since the last renewal.
+    pub trouble: Option<Trouble>,
+    /// By how many seconds the server's clock is ahead of ours.
+    pub skew: Option<i64>,
+    /// When the client secret ends, as the settings say.
+    pub secret_expires: Option<Date>,
+}
+
+/// Looks after grants. One a process.
+#[derive(Debug)]
+pub struct Keeper {
+    holders: BTreeMap<String, Arc<Holder>>,
+    clock: Clock,
+}
+
+impl Keeper {
+    /// Opens the vault of the state folder and prepares each account; asks no server yet.
+    pub async fn open(
+        accounts: Vec<(String, OAuth2)>,
+        store: Store,
+        state: &Path,
+        clock: Clock,
+    ) -> Result<Arc<Keeper>, KeeperError> {
+        let locks = state.join("locks");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&locks)
+            .map_err(|source| KeeperError::Locks {
+                path: locks.clone(),
+                source,
+            })?;
+        let vault = Arc::new(Vault::open(state)?);
+        let mut holders = BTreeMap::new();
+        for (name, settings) in accounts {
+            let client = Client::new(settings).map_err(|source| KeeperError::Account {
+                account: name.clone(),
+                source,
+            })?;
+            let lock = locks.join(format!("grant-{}.lock", file_name(&name)));
+            let holder = Holder::new(name.clone(), client, store.clone(), vault.clone(), lock, clock.clone());
+            holders.insert(name, Arc::new(holder));
+        }
+        Ok(Arc::new(Keeper { holders, clock }))
+    }
+
+    /// A token with enough life left for a session: more than the margin, or, where renewing fails,
+    /// one that still works. Callers that come at once share one renewal.
+    pub async fn token(&self, account: &str) -> Result<AccessToken, TokenError> {
+        let holder = self.holder(account)?;
+        holder.mark_used();
+        match holder.ready() {
+            Some(token) => Ok(token),
+            None => obtain(holder, Want::Life).await,
+        }
+    }
+
+    /// A token other than one a server refused: what somebody renewed meanwhile, or renewed now.
+    /// More often than once a minute the same one comes back: the fault is not in the token then.
+    pub async fn renew(&self, account: &str, refused: &AccessToken) -> Result<AccessToken, TokenError> {
+        let holder = self.holder(account)?;
+        holder.mark_used();
+        obtain(holder, Want::Instead(refused.secret.clone())).await
+    }
+
+    /// Renews now, whatever the time and however it stands: a person asks.
+    pub async fn refresh(&self, account: &str) -> Result<AccessToken, TokenError> {
+        obtain(self.holder(account)?, Want::Now).await
+    }
+
+    /// Looks at every grant once and renews what is due. For a worker that does not stay, and the
+    /// body of [`Keeper::run`]. Returns when to look again.
+    pub async fn look(&self) -> Timestamp {
+        let mut looks: JoinSet<Timestamp> = self.holders.values().map(|holder| holder.clone().tend()).collect();
+        let mut next = after(self.clock.now(), signed(LOOK));
+        while let Some(due) = looks.join_next().await {
+            next = due.map_or(next, |due| next.min(due));
+        }
+        next.max(after(self.clock.now(), signed(Duration::from_secs(1))))
+    }
+
+    /// Keeps all grants alive until told to stop, then lets what is on the wire finish.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let next = tokio::select! {
+                () = stop.cancelled() => break,
+                next = self.look() => next,
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.clock.sleep_until(next) => {}
+            }
+        }
+        for holder in self.holders.values() {
+            holder.quiet().await;
+        }
+    }
+
+    /// How an account's grant stands, as the store knows it.
+    pub async fn status(&self, account: &str) -> GrantStatus {
+        let mut status = GrantStatus {
+            account: account.to_owned(),
+            state: "signed_out",
+            verified: false,
+            since: None,
+            reason: None,
+            access_expires: None,
+            obtained: None,
+            refreshed: None,
+            renewable: false,
+            signed_in: None,
+            scopes: Vec::new(),
+            trouble: None,
+            skew: None,
+            secret_expires: None,
+        };
+        let loaded = match self.holder(account) {
+            Ok(holder) => {
+                status.secret_expires = holder.client.settings().secret_expires;
+                holder.load().await.map(|(_, kept)| (holder, kept))
+            }
+            Err(error) => Err(error),
+        };
+        let (holder, kept) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                (status.state, status.reason) = match error {
+                    TokenError::NeedsPerson(reason) => ("signed_out", Some(reason)),
+                    TokenError::NeedsConfig(reason) => ("unreadable", Some(reason)),
+                    TokenError::Transient { text, .. } => ("unreadable", Some(Reason::new(text))),
+                };
+                return status;
+            }
+        };
+        let now = self.clock.now();
+        let (state, since, reason) = match &kept.standing {
+            Standing::Valid => ("valid", kept.obtained, None),
+            Standing::NeedsPerson { reason, since, .. } => ("needs_person", *since, Some(reason.clone())),
+            Standing::NeedsConfig { reason, since, .. } => ("needs_config", *since, Some(reason.clone())),
+        };
+        status.state = state;
+        status.since = Some(since);
+        status.reason = reason;
+        // What only shows when a token is wanted: another client, no refresh token.
+        if kept.standing == Standing::Valid {
+            let wanted = Want::Life;
+            let own = &holder.client.settings().client_id;
+            if let plan::Decision::Person(reason) = plan::decide(&kept, &wanted, own, account, now) {
+                status.state = "needs_person";
+                status.since = Some(kept.expires);
+                status.reason = Some(reason);
+            }
+        }
+        let lives = !plan::left(&kept, now).is_zero();
+        status.verified = status.state == "valid" && (kept.trouble.is_none() || lives);
+        status.access_expires = Some(kept.expires);
+        status.obtained = Some(kept.obtained);
+        status.refreshed = Some(kept.refreshed);
+        status.renewable = kept.refresh.is_some();
+        status.signed_in = Some(kept.identity).filter(|identity| *identity != Identity::default());
+        status.scopes = kept.scopes;
+        status.trouble = kept.trouble;
+        status.skew = kept.skew;
+        status
+    }
+
+    /// The client of an account, for a sign-in.
+    pub fn client(&self, account: &str) -> Option<&Client> {
+        self.holders.get(account).map(|holder| &holder.client)
+    }
+
+    /// A challenge that the next sign-in of an account must carry.
+    pub async fn claims(&self, account: &str) -> Option<String> {
+        let (_, kept) = self.holder(account).ok()?.load().await.ok()?;
+        kept.claims
+    }
+
+    /// Whether a new grant could be stored: the old one, if there is one, can be read.
+    pub async fn storable(&self, account: &str) -> Result<(), TokenError> {
+        match self.holder(account)?.load().await {
+            Ok(_) | Err(TokenError::NeedsPerson(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores what a sign-in brought, over whatever was there; closes the account's case.
+    pub async fn keep(&self, account: &str, kept: &Kept) -> Result<(), KeepError> {
+        let holder = self.known(account)?;
+        let lock = holder.hold(kept).await?;
+        loop {
+            let expected = match holder.load().await {
+                Ok((version, _)) => Some(version),
+                Err(TokenError::NeedsPerson(_)) => None,
+                Err(error) => return Err(error.into()),
+            };
+            match holder.put(expected, kept).await {
+                Ok(_) => break,
+                Err(Put::Stale) => {}
+                Err(Put::Not(error)) => return Err(error.into()),
+            }
+        }
+        drop(lock);
+        holder.forget();
+        holder.close_case().await;
+        Ok(())
+    }
+
+    /// Gives a grant back where the provider has an address for that, then deletes it, whatever
+    /// the provider said. `Ok(None)`: there was none. Otherwise what became of the revocation.
+    pub async fn forget(&self, account: &str) -> Result<Option<Result<bool, Failure>>, KeepError> {
+        let holder = self.known(account)?;
+        let Some(grant) = holder.store.grant(account).await? else {
+            return Ok(None);
+        };
+        let revoked = match holder.vault.unseal(account, &grant.sealed) {
+            Ok(kept) => {
+                // The refresh token carries the grant; without one the access token is all there is.
+                holder.client.revoke(kept.refresh.as_ref().unwrap_or(&kept.access)).await
+            }
+            Err(error) => Err(Failure::Setting(error.to_string())),
+        };
+        let mut version = grant.version;
+        loop {
+            match holder.store.delete_grant(account, Some(version)).await {
+                Ok(_) => break,
+                Err(StoreError::Stale { .. }) => match holder.store.grant(account).await? {
+                    Some(grant) => version = grant.version,
+                    None => break,
+                },
+                Err(error) => return Err(error.into()),
+            }
+        }
+        holder.forget();
+        Ok(Some(revoked))
+    }
+
+    fn known(&self, account: &str) -> Result<&Arc<Holder>, KeepError> {
+        self.holders
+            .get(account)
+            .ok_or_else(|| KeepError::Unknown(account.to_owned()))
+    }
+
+    fn holder(&self, account: &str) -> Result<&Arc<Holder>, TokenError> {
+        self.holders.get(account).ok_or_else(|| {
+            TokenError::NeedsConfig(Reason::new(format!("there is no account `{account}` with OAuth2")))
+        })
+    }
+}
+
+/// In a task of its own: a caller that goes away in the middle must not take the answer with it.
+async fn obtain(holder: &Arc<Holder>, want: Want) -> Result<AccessToken, TokenError> {
+    let own = holder.clone();
+    match tokio::spawn(async move { own.obtain(want).await }).await {
+        Ok(result) => result,
+        Err(_) => Err(holder.transient("the program is stopping", None)),
+    }
+}
+
+/// An account's name as part of a file's: what is not plain becomes `%XX`.
+fn file_name(account: &str) -> String {
+    account
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_of_any_account_stays_in_its_folder() {
+        assert_eq!(file_name("office-2"), "office-2");
+        assert_eq!(file_name("../a/b"), "%2E%2E%2Fa%2Fb");
+    }
+}
