@@ -11,6 +11,8 @@
 
 pub mod email;
 pub mod file;
+pub mod output;
+pub mod process;
 pub mod run;
 pub mod work;
 

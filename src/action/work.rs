@@ -1,9 +1,12 @@
 //! Work as a whole: its steps in order, the first failure decides.
 
+use crate::action::file::{self, FileDone};
+use crate::action::{FileStep, Step, Work, run};
 use crate::clock::Clock;
-use crate::entry::EntryId;
-use crate::event::FileRef;
-use crate::source::job::JobReport;
+use crate::entry::{Entry, EntryId};
+use crate::event::{FileRef, NewEvent, Origin, shown};
+use crate::source::job::{self, JobReport};
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
@@ -33,4 +36,143 @@ pub struct Done {
     pub file: Option<FileRef>,
     /// Places we took the file away from, by moving or deleting it: an arrival there is new.
     pub gone: Vec<FileRef>,
+}
+
+/// Does the steps in order, until one fails. Never fails itself: what went wrong is in the report.
+///
+/// The caller has passed the store's gate. Done again after a crash, a file step finds what it did
+/// before; a command runs again.
+pub async fn perform(work: &Work, context: &Performing) -> Done {
+    let begun = tokio::time::Instant::now();
+    let started = context.clock.now().to_string();
+    let mut file = work.file.clone();
+    let mut gone = Vec::new();
+    let mut report: Option<JobReport> = None;
+    let mut said: Vec<String> = Vec::new();
+    let mut failed = false;
+    for step in &work.steps {
+        match step {
+            Step::Run(command) => {
+                let facts = facts(work, file.as_ref());
+                let ended = run::perform(command, work, &facts, file.as_ref(), context).await;
+                failed = !ended.ok;
+                said.push(ended.summary.clone());
+                report = Some(ended);
+            }
+            Step::File(step) => match file_step(step.clone(), file.clone()).await {
+                Ok(done) => {
+                    file = done.file;
+                    gone.extend(done.gone);
+                    said.push(done.summary);
+                }
+                Err(words) => {
+                    failed = true;
+                    said.push(words);
+                }
+            },
+        }
+        if failed {
+            break;
+        }
+    }
+    let mut report = report.unwrap_or_else(|| JobReport {
+        name: work.job.clone(),
+        attempt: 1,
+        started,
+        duration: begun.elapsed().as_secs_f64(),
+        command: describe(&work.steps),
+        entry: context.entry,
+        ..JobReport::default()
+    });
+    report.ok = !failed;
+    report.ended = context.clock.now().to_string();
+    report.summary = if said.is_empty() {
+        "had nothing to do".to_owned()
+    } else {
+        said.join("; ")
+    };
+    Done { report, file, gone }
+}
+
+async fn file_step(step: FileStep, file: Option<FileRef>) -> Result<FileDone, String> {
+    let Some(file) = file else {
+        return Err(format!("there is no file to {}", verb(&step)));
+    };
+    tokio::task::spawn_blocking(move || file::perform(&step, &file))
+        .await
+        .map_err(|error| format!("a fault of ours ended it: {error}"))?
+        .map_err(|error| error.to_string())
+}
+
+fn verb(step: &FileStep) -> &'static str {
+    match step {
+        FileStep::Move(_) => "move",
+        FileStep::Copy(_) => "copy",
+        FileStep::Delete => "delete",
+    }
+}
+
+/// Work in a few words: the command, or `move to /srv/done/`.
+pub fn describe(steps: &[Step]) -> String {
+    let words: Vec<String> = steps
+        .iter()
+        .map(|step| match step {
+            Step::Run(run) => run::shown_command(&run.command),
+            Step::File(FileStep::Move(to)) => format!("move to {}", shown(to.as_os_str())),
+            Step::File(FileStep::Copy(to)) => format!("copy to {}", shown(to.as_os_str())),
+            Step::File(FileStep::Delete) => "delete".to_owned(),
+        })
+        .collect();
+    words.join("; ")
+}
+
+/// The facts of the event, with the file where it is now.
+fn facts(work: &Work, file: Option<&FileRef>) -> Map<String, Value> {
+    let mut facts = work.facts.clone();
+    if let Some(file) = file {
+        facts.insert("file".to_owned(), file.facts());
+    }
+    if let (Some(id), Value::Object(event)) = (
+        work.event,
+        facts.entry("event").or_insert_with(|| Value::Object(Map::new())),
+    ) {
+        event.entry("id").or_insert(Value::from(id.0));
+    }
+    facts
+}
+
+/// The outcome of work that was in hand when we were killed: it may have run, wholly or in part, and
+/// nobody saw its end. `effect` is the entry's; one that cannot be read makes no event.
+pub fn lost(entry: &Entry, effect: &[u8]) -> Vec<NewEvent> {
+    let Ok(work) = serde_json::from_slice::<Work>(effect) else {
+        return Vec::new();
+    };
+    if !work.reports {
+        return Vec::new();
+    }
+    let report = JobReport {
+        name: work.job.clone(),
+        attempt: 1,
+        lost: true,
+        summary: "tidings was ended while it ran; how it ended is not known".to_owned(),
+        started: entry.changed.to_string(),
+        ended: entry.changed.to_string(),
+        command: describe(&work.steps),
+        entry: Some(entry.id),
+        ..JobReport::default()
+    };
+    vec![outcome(&work, &report, work.file.clone(), entry.attempts)]
+}
+
+/// The event of some work's end; `attempt` is the entry's count of attempts begun.
+pub fn outcome(work: &Work, report: &JobReport, file: Option<FileRef>, attempt: u32) -> NewEvent {
+    let key = match report.entry {
+        Some(entry) => job::entry_key(entry, attempt),
+        None => format!("job:{}:{}", report.name, report.ended),
+    };
+    let origin = work.event.map(|event| Origin {
+        rule: work.job.clone(),
+        event,
+    });
+    job::outcome(report, origin, &work.facts, file, key)
 }
