@@ -22,6 +22,7 @@
 mod functions;
 mod prove;
 mod syntax;
+mod words;
 
 use crate::rule::facts::Vocabulary;
 use cel::common::ast::{CallExpr, Expr, IdedExpr, operators};
@@ -200,11 +201,11 @@ impl Condition {
             Ok(cel::Value::Bool(holds)) => Ok(holds),
             Ok(other) => Err(undecided(format!(
                 "gives {}, not true or false",
-                prove::kind(&other)
+                words::kind(&other)
             ))),
             Err(error) => Err(undecided(format!(
                 "cannot be decided: {}",
-                prove::describe(&error).0
+                words::describe(&error).0
             ))),
         }
     }
