@@ -146,6 +146,16 @@ impl Problem {
         }
     }
 
+    /// The same, and the line is not shown: it holds a secret.
+    pub fn without_excerpt(self) -> Problem {
+        let place = self.place.map(|place| Place {
+            excerpt: String::new(),
+            mark: 0..0,
+            ..place
+        });
+        Problem { place, ..self }
+    }
+
     /// The same, with what to do.
     pub fn hint(self, hint: impl AsRef<str>) -> Problem {
         let hint = visible(hint.as_ref());
@@ -175,6 +185,12 @@ impl Problem {
         let mut elements: Vec<Element<'_>> = Vec::new();
         match &self.place {
             None => elements.push(Origin::path(file.as_str()).into()),
+            Some(place) if place.excerpt.is_empty() => elements.push(
+                Origin::path(file.as_str())
+                    .line(place.line)
+                    .char_column(place.column)
+                    .into(),
+            ),
             Some(place) => elements.push(
                 Snippet::source(place.excerpt.as_str())
                     .path(file.as_str())

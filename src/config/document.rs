@@ -1,6 +1,7 @@
 //! Files of a setup: read within limits, as a tree, with the places that later complaints need.
 
 use crate::config::diagnostic::{Place, Problem};
+use crate::config::suggest;
 use crate::config::yaml::{self, Node, Value};
 use std::io::Read as _;
 use std::ops::Range;
@@ -19,6 +20,8 @@ pub struct Document {
     pub text: String,
     /// What is in it.
     pub root: Node,
+    /// Its text as it may be shown: byte for byte as long, and without secrets.
+    shown: String,
 }
 
 impl Document {
@@ -37,10 +40,11 @@ impl Document {
     /// Reads a text that is already here.
     pub fn parse(file: &Path, text: String, problems: &mut Vec<Problem>) -> Option<Document> {
         let (root, faults) = yaml::read(&text);
+        let shown = mask(&text, root.as_ref());
         for fault in faults {
             problems.push(
                 Problem::error(file, fault.message)
-                    .at(Place::of(&text, fault.place))
+                    .at(Place::of(&shown, fault.place))
                     .hint(fault.hint.unwrap_or_default()),
             );
         }
@@ -48,7 +52,18 @@ impl Document {
             file: file.to_owned(),
             root: root?,
             text,
+            shown,
         })
+    }
+
+    /// The place of some bytes of it, fit to be shown.
+    pub fn place(&self, range: Range<usize>) -> Place {
+        Place::of(&self.shown, range)
+    }
+
+    /// Some bytes of it, fit to be shown.
+    pub fn written(&self, range: Range<usize>) -> &str {
+        self.shown.get(range).unwrap_or_default()
     }
 
     /// The whole of it.
@@ -113,6 +128,58 @@ pub fn text(dir: &Path, file: &Path) -> Result<String, Box<Problem>> {
                 .hint("save it as UTF-8 (in most editors: File, Save with encoding)"),
         )
     })
+}
+
+/// Keys whose values nobody may see in a complaint about the line.
+const SECRETS: [&str; 3] = ["secret", "client_secret", "password"];
+
+/// A file's text with stars for everything that may be a secret, misspelled keys included. Without a
+/// tree (the YAML is broken) the lines themselves are looked at.
+fn mask(text: &str, root: Option<&Node>) -> String {
+    let mut hidden: Vec<Range<usize>> = Vec::new();
+    match root {
+        Some(root) => hide(root, false, &mut hidden),
+        None => {
+            let mut start = 0;
+            for line in text.split_inclusive('\n') {
+                for key in ["secret", "password"] {
+                    if let Some(at) = line.to_ascii_lowercase().find(key) {
+                        hidden.push(start + at + key.len()..start + line.trim_end().len());
+                    }
+                }
+                start += line.len();
+            }
+        }
+    }
+    let mut bytes = text.as_bytes().to_vec();
+    for range in hidden {
+        for byte in bytes.get_mut(range).into_iter().flatten() {
+            if *byte != b'\n' {
+                *byte = b'*';
+            }
+        }
+    }
+    // Whole scalars were overwritten, so this is UTF-8 still; should it not be, nothing is shown.
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn hide(node: &Node, secret: bool, hidden: &mut Vec<Range<usize>>) {
+    match &node.value {
+        Value::Map(entries) => {
+            for entry in entries {
+                let harmless = match entry.key.as_str() {
+                    "env" | "file" | "command" => secret,
+                    "user" => true,
+                    _ => false,
+                };
+                let alike = suggest::nearest(&entry.key, SECRETS).is_some();
+                hide(&entry.value, !harmless && (secret || alike), hidden);
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| hide(item, secret, hidden)),
+        _ if secret => hidden.push(node.place.clone()),
+        _ => {}
+    }
 }
 
 /// A spot in a document: a value that is there, or the place where it would be. Later checks walk
@@ -206,7 +273,7 @@ impl<'a> At<'a> {
 
     /// The place, to keep.
     pub fn place(&self) -> Place {
-        Place::of(&self.document.text, self.place.clone())
+        self.document.place(self.place.clone())
     }
 
     /// `rules/invoices.yaml:3`.
@@ -222,5 +289,33 @@ impl<'a> At<'a> {
     /// Something to know about here.
     pub fn warning(&self, message: impl AsRef<str>) -> Problem {
         Problem::warning(&self.document.file, message).at(self.place())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masked(text: &str) -> String {
+        mask(text, yaml::read(text).0.as_ref())
+    }
+
+    #[test]
+    fn secrets_are_hidden_whatever_is_wrong_around_them() {
+        for text in [
+            "password: { user: u, secret: hunter2 }",
+            "password: hunter2",
+            "oauth2: { clientsecret: hunter2 }",
+            "oauth2:\n  client_secret:\n    kyring: hunter2",
+            "a: 1\npassword:\n  secrt: |\n    hunter2\n",
+            "password: { secret: hunter2, ",
+            "password: { \"secret\": 'hunter2' ]",
+        ] {
+            let masked = masked(text);
+            assert!(!masked.contains("hunter2"), "{masked}");
+            assert_eq!(masked.len(), text.len());
+        }
+        let kept = "user: u\nsecret: { env: NAME, file: a/b }\n";
+        assert_eq!(masked(kept), kept);
     }
 }

@@ -36,6 +36,14 @@ impl Shape {
             fault.len() >= path.len() && fault.iter().zip(path).all(|(a, b)| a.as_str() == *b)
         })
     }
+
+    /// The keys of the top-level map `section` at or below which something could not be used.
+    pub fn below<'a>(&'a self, section: &'a str) -> impl Iterator<Item = &'a str> {
+        self.faults
+            .iter()
+            .filter(move |fault| fault.first().is_some_and(|first| first == section))
+            .filter_map(|fault| fault.get(1).map(String::as_str))
+    }
 }
 
 /// Walks `document` along `schema`.
@@ -64,7 +72,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn complain(&mut self, place: &Range<usize>, message: String, hint: String) {
-        let place = Place::of(&self.document.text, place.clone());
+        let place = self.document.place(place.clone());
         self.problems.push(
             Problem::error(&self.document.file, message)
                 .at(place)
@@ -144,7 +152,7 @@ impl<'a> Walk<'a> {
         let text = options
             .iter()
             .any(|option| option.get("type").is_some_and(|kind| kind == "string"));
-        let written = self.document.text.get(node.place.clone()).unwrap_or_default();
+        let written = self.document.written(node.place.clone());
         let hint = match &node.value {
             Value::Null => "write a value, or leave the key out".to_owned(),
             Value::Bool(_) | Value::Integer(_) | Value::Float(_) if text => {
@@ -409,4 +417,57 @@ fn join(words: &[String]) -> String {
         [one] => one.clone(),
         [most @ .., last] => format!("{} or {last}", most.join(", ")),
     }
+}
+
+/// A document whose shape was checked, and what it says.
+#[derive(Clone, Debug)]
+pub struct Sound<T> {
+    /// The document, cut down to what can be used.
+    pub document: Document,
+    /// What could not.
+    pub shape: Shape,
+    /// What is left, typed.
+    pub raw: T,
+}
+
+/// Checks the shape of `document` and reads it.
+///
+/// What is to run is read by serde from the text itself. Where the shape is damaged nothing of it
+/// will ever run; then what is left of the tree is read, only to find the other mistakes.
+pub fn read<T: serde::de::DeserializeOwned>(
+    mut document: Document,
+    schema: &Json,
+    problems: &mut Vec<Problem>,
+) -> Option<Sound<T>> {
+    let shape = check(&document, schema, problems);
+    let raw = if shape.is_sound() {
+        let options = serde_saphyr::options! {
+            strict_booleans: true,
+            leading_zero_numbers_as_strings: true,
+        };
+        match serde_saphyr::from_str_with_options(&document.text, options) {
+            Ok(raw) => raw,
+            Err(error) => {
+                let error = error.without_snippet();
+                let mut problem = Problem::error(&document.file, format!("this cannot be read: {error}"));
+                if let Some(at) = error.location() {
+                    let (line, column) = (at.line() as usize, at.column() as usize);
+                    let text = document.text.lines().nth(line.saturating_sub(1));
+                    problem = problem.at(Place::at(line, column, text.unwrap_or_default()));
+                }
+                problems.push(problem);
+                return None;
+            }
+        }
+    } else {
+        let root = shape.root.clone()?;
+        let raw = serde_json::from_value(root.to_json()).ok()?;
+        document.root = root;
+        raw
+    };
+    Some(Sound {
+        document,
+        shape,
+        raw,
+    })
 }
