@@ -63,6 +63,12 @@ impl Clock {
         }
     }
 
+    /// Whether it moves with the runtime's time. Who waits for another thread must then wait in a way
+    /// the runtime knows of, or a paused clock runs ahead of the answer.
+    pub fn is_virtual(&self) -> bool {
+        matches!(self.0, Kind::Runtime { .. })
+    }
+
     /// How long until `time`; zero when it has passed.
     pub fn until(&self, time: Timestamp) -> Duration {
         Duration::try_from(time.duration_since(self.now())).unwrap_or(Duration::ZERO)

@@ -135,7 +135,7 @@ pub enum Verb {
 }
 
 /// What kind of effect an entry holds. The store passes it on unread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// One message to one envelope.
@@ -270,6 +270,8 @@ pub struct Entry {
     pub on_unknown: OnUnknown,
     /// When it was admitted.
     pub created: Timestamp,
+    /// From when giving up is counted: when it was first due, or when a person last said retry.
+    pub since: Timestamp,
     /// When it last moved.
     pub changed: Timestamp,
 }

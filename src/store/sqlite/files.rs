@@ -1,0 +1,110 @@
+//! Seen files, by watch and by the bytes of their relative path.
+
+use super::rows::{bytes, change, collect, path};
+use super::writer::Tx;
+use crate::event::FileRef;
+use crate::store::{SeenFile, StoreError, WatchMemory};
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+/// Remembers a watch and whether its first look is complete.
+pub(super) fn remember_watch(tx: &Tx<'_>, watch: &WatchMemory) -> Result<(), StoreError> {
+    change(
+        tx.connection,
+        "INSERT INTO watch (id, root, baseline) VALUES ($1, $2, $3) \
+         ON CONFLICT (id) DO UPDATE SET root = excluded.root, baseline = excluded.baseline",
+        &[&watch.id, &bytes(&watch.root), &watch.baseline],
+    )?;
+    Ok(())
+}
+
+/// Remembers a file as it is now; its watch too, should that be new.
+pub(super) fn remember(tx: &Tx<'_>, file: &SeenFile, now: Timestamp) -> Result<(), StoreError> {
+    change(
+        tx.connection,
+        "INSERT INTO watch (id, root, baseline) VALUES ($1, $2, 0) ON CONFLICT (id) DO NOTHING",
+        &[&file.watch, &bytes(&file.root)],
+    )?;
+    change(
+        tx.connection,
+        "INSERT INTO seen (watch, relative, size, mtime_ns, hash, arrivals, gone, changed) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (watch, relative) DO UPDATE SET \
+         size = excluded.size, mtime_ns = excluded.mtime_ns, hash = excluded.hash, \
+         arrivals = excluded.arrivals, gone = excluded.gone, changed = excluded.changed",
+        &[
+            &file.watch,
+            &bytes(&file.relative),
+            &file.size.cast_signed(),
+            &file.mtime_ns,
+            &file.hash.as_ref().map(|hash| &hash[..]),
+            &file.arrivals,
+            &file.gone,
+            &now.as_microsecond(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Marks a file that we took away as gone in every watch that sees its folder, also from further up.
+/// Where a watch has recorded a newer version meanwhile, that one stays.
+pub(super) fn mark_gone(tx: &Tx<'_>, file: &FileRef, now: Timestamp) -> Result<(), StoreError> {
+    let full = file.path();
+    for watch in watches(tx.connection)? {
+        let Ok(relative) = full.strip_prefix(&watch.root) else {
+            continue;
+        };
+        change(
+            tx.connection,
+            "UPDATE seen SET gone = 1, changed = $1 \
+             WHERE watch = $2 AND relative = $3 AND size = $4 AND mtime_ns = $5",
+            &[
+                &now.as_microsecond(),
+                &watch.id,
+                &bytes(relative),
+                &file.size.cast_signed(),
+                &file.mtime_ns,
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// What a watch knows, gone files too.
+pub(in crate::store) fn seen(connection: &Connection, watch: &str) -> Result<Vec<SeenFile>, StoreError> {
+    collect(
+        connection,
+        "SELECT seen.watch, watch.root, relative, size, mtime_ns, hash, arrivals, gone \
+         FROM seen JOIN watch ON watch.id = seen.watch WHERE seen.watch = $1",
+        &[&watch],
+        usize::MAX,
+        |row| {
+            Ok(Some(SeenFile {
+                watch: row.get(0)?,
+                root: path(row.get(1)?),
+                relative: path(row.get(2)?),
+                size: row.get::<_, i64>(3)?.cast_unsigned(),
+                mtime_ns: row.get(4)?,
+                hash: row.get(5)?,
+                arrivals: row.get(6)?,
+                gone: row.get(7)?,
+            }))
+        },
+    )
+}
+
+/// All watches there ever were.
+pub(in crate::store) fn watches(connection: &Connection) -> Result<Vec<WatchMemory>, StoreError> {
+    collect(
+        connection,
+        "SELECT id, root, baseline FROM watch",
+        &[],
+        usize::MAX,
+        |row| {
+            Ok(Some(WatchMemory {
+                id: row.get(0)?,
+                root: path(row.get(1)?),
+                baseline: row.get(2)?,
+            }))
+        },
+    )
+}

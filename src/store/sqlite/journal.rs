@@ -1,0 +1,140 @@
+//! The journal: events under their keys, what waits for dispatch, and admission.
+
+use super::rows::{self, bytes, change, collect, first, to_json};
+use super::writer::Tx;
+use super::{files, marks, outbox};
+use crate::event::{Event, EventId, Kind, NewEvent};
+use crate::store::{Admission, Admitted, Batch, Recorded, StoreError};
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+const INSERT: &str = "INSERT INTO event (key, kind, source, subject, time, facts, root, relative, size, mtime_ns, \
+     origin_rule, origin_event, recorded, recovers) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+     ON CONFLICT (key) DO NOTHING RETURNING id";
+
+/// What waits for dispatch, oldest first.
+pub(super) const PENDING: &str = "SELECT id, key, kind, source, subject, time, facts, root, relative, size, mtime_ns, \
+     origin_rule, origin_event, recorded, recovers FROM event WHERE dispatched IS NULL ORDER BY id";
+
+/// Everything of a batch.
+pub(in crate::store) fn record(
+    tx: &Tx<'_>,
+    batch: &Batch,
+    now: Timestamp,
+) -> Result<Vec<Recorded>, StoreError> {
+    let recorded = batch
+        .events
+        .iter()
+        .map(|event| insert(tx, event, now))
+        .collect::<Result<_, _>>()?;
+    for watch in &batch.baselines {
+        files::remember_watch(tx, watch)?;
+    }
+    for file in &batch.seen {
+        files::remember(tx, file, now)?;
+    }
+    marks::set(tx, &batch.marks)?;
+    Ok(recorded)
+}
+
+/// One event; a key that is taken gives back its number.
+pub(super) fn insert(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Recorded, StoreError> {
+    let connection = tx.connection;
+    let ended = match event.kind {
+        Kind::JobSucceeds => Some(true),
+        Kind::JobFails => Some(false),
+        Kind::FileArrives | Kind::Schedule | Kind::Trouble => None,
+    };
+    let last: Option<bool> = match ended {
+        Some(_) => first(
+            connection,
+            "SELECT ok FROM job WHERE name = $1",
+            &[&event.subject],
+            |row| Ok(row.get(0)?),
+        )?,
+        None => None,
+    };
+    let recovers = ended == Some(true) && last == Some(false);
+    let file = event.file.as_ref();
+    let origin = event.origin.as_ref();
+    let fresh = first(
+        connection,
+        INSERT,
+        &[
+            &event.key,
+            &event.kind.as_str(),
+            &event.source,
+            &event.subject,
+            &event.time.as_microsecond(),
+            &to_json(&event.facts)?,
+            &file.map(|file| bytes(&file.root)),
+            &file.map(|file| bytes(&file.relative)),
+            &file.map(|file| file.size.cast_signed()),
+            &file.map(|file| file.mtime_ns),
+            &origin.map(|origin| &origin.rule),
+            &origin.map(|origin| origin.event.0),
+            &now.as_microsecond(),
+            &recovers,
+        ],
+        |row| Ok(EventId(row.get(0)?)),
+    )?;
+    let Some(id) = fresh else {
+        let id: i64 = connection
+            .prepare_cached("SELECT id FROM event WHERE key = $1")?
+            .query_row([&event.key], |row| row.get(0))?;
+        return Ok(Recorded {
+            id: EventId(id),
+            fresh: false,
+        });
+    };
+    if let Some(ok) = ended
+        && last != Some(ok)
+    {
+        change(
+            connection,
+            "INSERT INTO job (name, ok) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET ok = excluded.ok",
+            &[&event.subject, &ok],
+        )?;
+    }
+    tx.tick();
+    Ok(Recorded { id, fresh: true })
+}
+
+/// Events not yet dispatched. One of a kind that only a newer version knows stays for that version.
+pub(in crate::store) fn pending(connection: &Connection, limit: usize) -> Result<Vec<Event>, StoreError> {
+    collect(connection, PENDING, &[], limit, rows::event)
+}
+
+/// Entries and verdicts of events, which are dispatched with this.
+pub(in crate::store) fn admit(
+    tx: &Tx<'_>,
+    admissions: &[Admission],
+    now: Timestamp,
+) -> Result<Vec<Vec<Admitted>>, StoreError> {
+    let mut all = Vec::with_capacity(admissions.len());
+    for admission in admissions {
+        let event = admission.event.0;
+        all.push(
+            admission
+                .entries
+                .iter()
+                .map(|entry| outbox::insert(tx, entry, now))
+                .collect::<Result<_, _>>()?,
+        );
+        change(tx.connection, "DELETE FROM verdict WHERE event = $1", &[&event])?;
+        for (n, verdict) in (0_i64..).zip(&admission.verdicts) {
+            change(
+                tx.connection,
+                "INSERT INTO verdict (event, n, rule, outcome, detail) VALUES ($1, $2, $3, $4, $5)",
+                &[&event, &n, &verdict.rule, &verdict.outcome, &verdict.detail],
+            )?;
+        }
+        change(
+            tx.connection,
+            "UPDATE event SET dispatched = $1 WHERE id = $2",
+            &[&now.as_microsecond(), &event],
+        )?;
+    }
+    Ok(all)
+}

@@ -1,0 +1,108 @@
+//! Forgetting: only what is finished and old.
+//!
+//! Candidates are looked for by a reader, in pieces, and each piece is removed in a transaction that
+//! asks every condition again: an entry that a person retried meanwhile stays, and the writer is never
+//! kept long.
+
+use super::outbox;
+use super::rows::{change, collect, first};
+use super::writer::Tx;
+use crate::entry::EntryId;
+use crate::store::StoreError;
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+/// Most rows removed in one transaction.
+pub(in crate::store) const PIECE: usize = 500;
+
+/// Finished entries not moved since.
+pub(super) const DONE_ENTRIES: &str =
+    "SELECT id FROM entry WHERE state IN ('accepted', 'cancelled') AND changed <= $1 LIMIT $2";
+
+const DONE_ENTRY: &str =
+    "SELECT 1 FROM entry WHERE state IN ('accepted', 'cancelled') AND changed <= $1 AND id = $2";
+
+const DONE_EVENTS: &str = "SELECT id FROM event WHERE dispatched IS NOT NULL AND recorded <= $1 \
+     AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.event = event.id) LIMIT $2";
+
+const FORGET_EVENT: &str = "DELETE FROM event WHERE dispatched IS NOT NULL AND recorded <= $1 AND id = $2 \
+     AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.event = $2)";
+
+/// A file that comes back begins to count its arrivals anew, which is only right when no event of it is
+/// left that the new one could be taken for.
+const FORGET_SEEN: &str = "DELETE FROM seen WHERE gone = 1 AND changed <= $1 \
+     AND NOT EXISTS (SELECT 1 FROM event WHERE event.relative = seen.relative AND event.source = seen.watch)";
+
+fn candidates(connection: &Connection, sql: &str, before: Timestamp) -> Result<Vec<i64>, StoreError> {
+    let piece = i64::try_from(PIECE).unwrap_or(i64::MAX);
+    collect(
+        connection,
+        sql,
+        &[&before.as_microsecond(), &piece],
+        PIECE,
+        |row| Ok(Some(row.get(0)?)),
+    )
+}
+
+/// Entries that may go.
+pub(in crate::store) fn old_entries(
+    connection: &Connection,
+    before: Timestamp,
+) -> Result<Vec<i64>, StoreError> {
+    candidates(connection, DONE_ENTRIES, before)
+}
+
+/// Events that may go.
+pub(in crate::store) fn old_events(
+    connection: &Connection,
+    before: Timestamp,
+) -> Result<Vec<i64>, StoreError> {
+    candidates(connection, DONE_EVENTS, before)
+}
+
+/// Removes those of the entries that still may go, with body, attempts and spool file.
+pub(in crate::store) fn forget_entries(
+    tx: &Tx<'_>,
+    ids: &[i64],
+    before: Timestamp,
+) -> Result<u64, StoreError> {
+    let mut gone = 0;
+    for id in ids {
+        let still = first(tx.connection, DONE_ENTRY, &[&before.as_microsecond(), id], |_| {
+            Ok(())
+        })?;
+        if still.is_some() {
+            outbox::remove(tx, EntryId(*id))?;
+            gone += 1;
+        }
+    }
+    Ok(gone)
+}
+
+/// Removes those of the events that still may go, with their verdicts.
+pub(in crate::store) fn forget_events(
+    tx: &Tx<'_>,
+    ids: &[i64],
+    before: Timestamp,
+) -> Result<u64, StoreError> {
+    let mut gone = 0;
+    for id in ids {
+        if change(tx.connection, FORGET_EVENT, &[&before.as_microsecond(), id])? > 0 {
+            change(tx.connection, "DELETE FROM verdict WHERE event = $1", &[id])?;
+            gone += 1;
+        }
+    }
+    Ok(gone)
+}
+
+/// Removes memories of files long gone, and cases long closed.
+pub(in crate::store) fn forget_rest(tx: &Tx<'_>, before: Timestamp) -> Result<(u64, u64), StoreError> {
+    let before = before.as_microsecond();
+    let seen = change(tx.connection, FORGET_SEEN, &[&before])?;
+    let cases = change(
+        tx.connection,
+        "DELETE FROM trouble WHERE closed IS NOT NULL AND closed <= $1",
+        &[&before],
+    )?;
+    Ok((seen as u64, cases as u64))
+}

@@ -1,0 +1,403 @@
+//! The writer: one thread, one connection, one transaction for all requests that wait.
+//!
+//! It sleeps until a request comes, takes with it whatever else has come, runs each in a savepoint of
+//! one `BEGIN IMMEDIATE`, commits, and only then answers. While the disk works the next group gathers:
+//! the busier the store, the more share one sync. It ends when the last handle is dropped, after the
+//! last request.
+//!
+//! A request is a function that can be run again. Should a whole transaction be lost (a full disk makes
+//! SQLite give it up), each request of it is run alone, so that one cannot fail the others.
+
+use crate::store::StoreError;
+use rusqlite::Connection;
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::{oneshot, watch};
+
+/// Most requests in one transaction: keeps the wait of the first one short.
+const GROUP: usize = 1024;
+/// The log is grown to this at the owner's start and kept, so that outcomes fit on a full disk.
+const LOG: u64 = 8 * 1024 * 1024;
+/// Size of the file that is given up to write outcomes on a full disk.
+const BALLAST: u64 = 16 * 1024 * 1024;
+/// The ballast is only laid down where this much more is free.
+const ROOM: u64 = 64 * 1024 * 1024;
+
+/// A request's view of its transaction.
+pub(in crate::store) struct Tx<'c> {
+    /// The connection, inside a transaction.
+    pub(super) connection: &'c Connection,
+    ticks: Cell<bool>,
+    unlinks: RefCell<Vec<String>>,
+}
+
+impl Tx<'_> {
+    /// After the commit, everybody who waits for news is woken: an event was added, an entry made due.
+    pub(super) fn tick(&self) {
+        self.ticks.set(true);
+    }
+
+    /// After the commit, this spool file is removed.
+    pub(super) fn unlink(&self, name: String) {
+        self.unlinks.borrow_mut().push(name);
+    }
+}
+
+/// Whether a request may use the space that is kept back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Urgency {
+    /// Takes something in; may be told that the disk is full.
+    Ordinary,
+    /// Records what has already happened.
+    Outcome,
+}
+
+/// The way to the writer thread. It ends when this is dropped.
+pub(in crate::store) struct Writer {
+    inbox: Sender<Message>,
+}
+
+enum Message {
+    Write(Box<dyn Request>),
+    Probe(oneshot::Sender<bool>),
+    Reserve(oneshot::Sender<()>),
+}
+
+trait Request: Send {
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), StoreError>;
+    fn urgency(&self) -> Urgency;
+    fn answer(self: Box<Self>, verdict: Result<(), StoreError>);
+}
+
+struct Asked<T, F> {
+    work: F,
+    urgency: Urgency,
+    done: Option<T>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Request for Asked<T, F>
+where
+    T: Send,
+    F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send,
+{
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), StoreError> {
+        self.done = None;
+        self.done = Some((self.work)(tx)?);
+        Ok(())
+    }
+
+    fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
+    fn answer(self: Box<Self>, verdict: Result<(), StoreError>) {
+        let Asked { done, answer, .. } = *self;
+        // Nobody may wait any more; what was done stays done.
+        let _ = answer.send(verdict.and_then(|()| done.ok_or(StoreError::Closed)));
+    }
+}
+
+impl Writer {
+    /// Starts the thread on a configured connection. `changes` is ticked after commits.
+    pub(super) fn start(
+        connection: Connection,
+        path: &Path,
+        changes: watch::Sender<u64>,
+    ) -> Result<Writer, StoreError> {
+        let (inbox, requests) = mpsc::channel();
+        let folder = super::folder_of(path).to_owned();
+        let seen = data_version(&connection)?;
+        let mut task = Task {
+            connection,
+            path: path.to_owned(),
+            ballast: folder.join("ballast"),
+            spool: folder.join("spool"),
+            changes,
+            seen,
+        };
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || task.run(&requests))
+            .map_err(|source| StoreError::File {
+                what: "cannot start the writer of",
+                path: path.to_owned(),
+                source: Arc::new(source),
+            })?;
+        Ok(Writer { inbox })
+    }
+
+    /// Hands a request over. The answer comes after its commit; the request is carried out even if
+    /// nobody waits for that.
+    pub(in crate::store) fn ask<T, F>(
+        &self,
+        urgency: Urgency,
+        work: F,
+    ) -> oneshot::Receiver<Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let request = Asked {
+            work,
+            urgency,
+            done: None,
+            answer,
+        };
+        // If the thread is gone the request is dropped, and the receiver says so.
+        let _ = self.inbox.send(Message::Write(Box::new(request)));
+        answered
+    }
+
+    /// Whether another process committed since the last probe; if so, everybody who waits is woken.
+    pub(in crate::store) fn probe(&self) -> oneshot::Receiver<bool> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.inbox.send(Message::Probe(answer));
+        answered
+    }
+
+    /// Lays down log and ballast against a full disk, as far as there is room.
+    pub(in crate::store) fn reserve(&self) -> oneshot::Receiver<()> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.inbox.send(Message::Reserve(answer));
+        answered
+    }
+}
+
+struct Task {
+    connection: Connection,
+    path: PathBuf,
+    ballast: PathBuf,
+    spool: PathBuf,
+    changes: watch::Sender<u64>,
+    /// SQLite's count of other connections' commits, as last probed.
+    seen: i64,
+}
+
+/// What a committed group left to do, and how each request fared.
+struct Committed {
+    verdicts: Vec<Result<(), StoreError>>,
+    ticks: bool,
+    unlinks: Vec<String>,
+}
+
+/// Why a group was not committed.
+enum Failed {
+    /// It could not begin: the same for all.
+    All(StoreError),
+    /// The transaction was lost on the way: somebody in it, or all of them together, were too much.
+    Together(StoreError),
+}
+
+impl Task {
+    fn run(&mut self, requests: &Receiver<Message>) {
+        while let Ok(first) = requests.recv() {
+            let mut group = Vec::new();
+            let mut next = Some(first);
+            while let Some(message) = next {
+                match message {
+                    Message::Write(request) => group.push(request),
+                    Message::Probe(answer) => {
+                        let _ = answer.send(self.probe());
+                    }
+                    Message::Reserve(answer) => {
+                        self.reserve();
+                        let _ = answer.send(());
+                    }
+                }
+                next = if group.len() < GROUP {
+                    requests.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            if !group.is_empty() {
+                self.carry_out(group);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, mut group: Vec<Box<dyn Request>>) {
+        let mut outcome = self.commit(&mut group);
+        if let ([only], Err(Failed::All(error) | Failed::Together(error))) = (group.as_slice(), &outcome)
+            && error.is_full()
+            && only.urgency() == Urgency::Outcome
+            && self.give_up_ballast()
+        {
+            outcome = self.commit(&mut group);
+        }
+        match outcome {
+            Ok(committed) => {
+                if committed.ticks {
+                    self.changes.send_modify(|count| *count = count.wrapping_add(1));
+                }
+                for (request, verdict) in group.into_iter().zip(committed.verdicts) {
+                    request.answer(verdict);
+                }
+                for name in committed.unlinks {
+                    // Left behind, it is an orphan that the next recover removes.
+                    let _ = std::fs::remove_file(self.spool.join(name));
+                }
+            }
+            Err(Failed::Together(_)) if group.len() > 1 => {
+                for request in group {
+                    self.carry_out(vec![request]);
+                }
+            }
+            Err(Failed::All(error) | Failed::Together(error)) => {
+                tracing::warn!(%error, requests = group.len(), "the store could not write");
+                for request in group {
+                    request.answer(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// One transaction for the whole group. Each refused request is rolled back alone.
+    fn commit(&self, group: &mut [Box<dyn Request>]) -> Result<Committed, Failed> {
+        let connection = &self.connection;
+        let alone = group.len() == 1;
+        execute(connection, "BEGIN IMMEDIATE").map_err(Failed::All)?;
+        let mut committed = Committed {
+            verdicts: Vec::with_capacity(group.len()),
+            ticks: false,
+            unlinks: Vec::new(),
+        };
+        for request in group {
+            match one(connection, request.as_mut(), alone) {
+                Ok(Ok(tx)) => {
+                    committed.ticks |= tx.ticks.get();
+                    committed.unlinks.extend(tx.unlinks.into_inner());
+                    committed.verdicts.push(Ok(()));
+                }
+                // A refusal is about this request; with nothing else in it the transaction is empty.
+                Ok(Err(refused)) => committed.verdicts.push(Err(refused)),
+                Err(lost) => {
+                    self.abandon();
+                    return Err(Failed::Together(lost));
+                }
+            }
+        }
+        if let Err(error) = execute(connection, "COMMIT") {
+            self.abandon();
+            return Err(Failed::Together(error));
+        }
+        Ok(committed)
+    }
+
+    /// Ends a transaction that cannot be committed; SQLite may have ended it already.
+    fn abandon(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = execute(&self.connection, "ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction could not be rolled back");
+        }
+    }
+
+    fn probe(&mut self) -> bool {
+        match data_version(&self.connection) {
+            Ok(now) if now != self.seen => {
+                self.seen = now;
+                self.changes.send_modify(|count| *count = count.wrapping_add(1));
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                // To look in vain costs little, to miss news costs time.
+                tracing::debug!(%error, "cannot tell whether others wrote");
+                true
+            }
+        }
+    }
+
+    fn reserve(&self) {
+        let log = PathBuf::from(format!("{}-wal", self.path.display()));
+        let grown = std::fs::metadata(&log).map_or(0, |data| data.len());
+        let free = rustix::fs::statvfs(super::folder_of(&self.path))
+            .map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        if free < ROOM {
+            return;
+        }
+        if grown < LOG {
+            // Committed and dropped again: the log has the size, and the database as many free pages.
+            let grow = format!(
+                "BEGIN IMMEDIATE; CREATE TABLE reserve (bytes BLOB); \
+                 INSERT INTO reserve VALUES (zeroblob({LOG})); COMMIT; DROP TABLE reserve;"
+            );
+            if let Err(error) = self.connection.execute_batch(&grow) {
+                self.abandon();
+                tracing::warn!(%error, "cannot keep space for outcomes back");
+            }
+        }
+        if !self.ballast.exists()
+            && let Err(error) = lay_ballast(&self.ballast)
+        {
+            let _ = std::fs::remove_file(&self.ballast);
+            tracing::warn!(%error, "cannot keep space for outcomes back");
+        }
+    }
+
+    fn give_up_ballast(&self) -> bool {
+        let freed = std::fs::remove_file(&self.ballast).is_ok();
+        if freed {
+            tracing::warn!("the disk is full; the space kept back for outcomes is used now");
+        }
+        freed
+    }
+}
+
+/// Runs one request. The outer error means that the transaction is lost, the inner one that the
+/// request was refused and left no trace.
+fn one<'c>(
+    connection: &'c Connection,
+    request: &mut dyn Request,
+    alone: bool,
+) -> Result<Result<Tx<'c>, StoreError>, StoreError> {
+    execute(connection, "SAVEPOINT one")?;
+    let tx = Tx {
+        connection,
+        ticks: Cell::new(false),
+        unlinks: RefCell::default(),
+    };
+    match request.run(&tx) {
+        Ok(()) => {
+            execute(connection, "RELEASE one")?;
+            Ok(Ok(tx))
+        }
+        // The disk, not the request: run alone it may fit, or be worth the ballast.
+        Err(error) if connection.is_autocommit() || error.is_full() => Err(error),
+        Err(error) => {
+            if !alone {
+                tracing::debug!(%error, "a request was refused; its neighbours stay");
+            }
+            execute(connection, "ROLLBACK TO one")?;
+            execute(connection, "RELEASE one")?;
+            Ok(Err(error))
+        }
+    }
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+fn data_version(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(connection
+        .prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))?)
+}
+
+fn lay_ballast(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST)?;
+    file.sync_all()
+}
