@@ -382,8 +382,10 @@ impl Store {
 
     // ---- within ----
 
+    /// Cut to what is stored, so that what a verb returns is what a later read returns.
     fn now(&self) -> Timestamp {
-        self.inner.clock.now()
+        let now = self.inner.clock.now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 
     async fn read<T, F>(&self, query: F) -> Result<T, StoreError>

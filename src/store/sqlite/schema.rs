@@ -259,8 +259,12 @@ mod tests {
         migrate(&mut connection, Path::new("x.db")).unwrap();
         let plan = |sql: &str| -> String {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let rows = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
-            rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+            let mut rows = statement.raw_query();
+            let mut plan = Vec::new();
+            while let Some(row) = rows.next().unwrap() {
+                plan.push(row.get::<_, String>(3).unwrap());
+            }
+            plan.join("; ")
         };
         for (sql, index) in [
             (super::super::outbox::DUE, "entry_waiting"),
