@@ -21,6 +21,7 @@ use oauth2::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::time::Duration;
 use url::Url;
@@ -225,7 +226,7 @@ impl Client {
         let client = self.token_client().await?;
         let redirect_uri = RedirectUrl::from_url(question.redirect.clone());
         let date = Mutex::new(None);
-        let http = |request: HttpRequest| self.through(request, &date);
+        let http = Through { client: self, date: &date };
         let result = client
             .exchange_code(AuthorizationCode::new(code.expose().to_owned()))
             .set_redirect_uri(std::borrow::Cow::Borrowed(&redirect_uri))
@@ -239,7 +240,7 @@ impl Client {
     pub async fn refresh(&self, refresh: &Secret, scopes: &[String]) -> Result<Answer, Failure> {
         let client = self.token_client().await?;
         let date = Mutex::new(None);
-        let http = |request: HttpRequest| self.through(request, &date);
+        let http = Through { client: self, date: &date };
         let token = RefreshToken::new(refresh.expose().to_owned());
         let result = client
             .exchange_refresh_token(&token)
@@ -296,7 +297,7 @@ impl Client {
         }
     }
 
-    /// The closure the crate sends through: what it gets back is always a well-formed success.
+    /// What the crate sends through: what it gets back is always a well-formed success.
     async fn through(
         &self,
         request: HttpRequest,
@@ -360,6 +361,22 @@ impl Client {
                 .and_then(Identity::of),
             skew: date.lock().ok().and_then(|date| *date),
         })
+    }
+}
+
+/// The crate's way to us. A type and not a closure, whose future the compiler cannot show to be
+/// [`Send`] for every lifetime.
+struct Through<'a> {
+    client: &'a Client,
+    date: &'a Mutex<Option<SignedDuration>>,
+}
+
+impl<'c> oauth2::AsyncHttpClient<'c> for Through<'_> {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<oauth2::HttpResponse, Failure>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.client.through(request, self.date))
     }
 }
 

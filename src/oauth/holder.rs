@@ -292,15 +292,24 @@ impl Holder {
     /// Step 5. What cannot be stored stays in `flight` with the lock.
     async fn keep(&self, flight: &mut Flight, kept: Kept, lock: File, want: &Want) -> Result<AccessToken, TokenError> {
         for _ in 0..4 {
-            // Under the lock only bookkeeping of older versions could have come between.
-            let expected = match self.store.grant(&self.name).await {
-                Ok(grant) => grant.map(|grant| grant.version),
+            let version = match self.load().await {
+                Ok((version, there)) if there.obtained == kept.obtained => version,
+                // A person signed in anew meanwhile, or gave the grant up: that counts.
+                Ok((_, there)) => {
+                    drop(lock);
+                    let error = self.transient("somebody has just signed in anew", Some(Duration::ZERO));
+                    return self.or_usable(&there, want, error);
+                }
+                Err(gone @ TokenError::NeedsPerson(_)) => {
+                    self.forget();
+                    return Err(gone);
+                }
                 Err(error) => {
                     flight.unsaved = Some((kept.clone(), lock));
-                    return self.unstored(&kept, want, &self.stored(&error));
+                    return self.unstored(&kept, want, &error);
                 }
             };
-            match self.put(expected, &kept).await {
+            match self.put(Some(version), &kept).await {
                 Ok(_) => {
                     drop(lock);
                     tracing::info!(account = self.name, expires = %kept.expires, "renewed");

@@ -28,7 +28,7 @@ pub mod grants;
 pub mod http;
 mod holder;
 pub mod keeper;
-//pub mod login;
+pub mod login;
 pub mod plan;
 pub mod refusal;
 pub mod vault;
