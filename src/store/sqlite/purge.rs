@@ -15,7 +15,7 @@ use rusqlite::Connection;
 /// Most rows removed in one transaction.
 pub(in crate::store) const PIECE: usize = 500;
 
-/// Finished entries not moved since.
+/// Finished entries not moved since; the oldest are met first, so only the last piece looks at all.
 pub(super) const DONE_ENTRIES: &str =
     "SELECT id FROM entry WHERE state IN ('accepted', 'cancelled') AND changed <= $1 LIMIT $2";
 

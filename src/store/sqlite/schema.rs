@@ -70,8 +70,6 @@ CREATE TABLE entry (
     gate        INTEGER
 ) STRICT;
 CREATE INDEX entry_waiting ON entry (kind, lane, due, id) WHERE state IN ('ready', 'deferred');
-CREATE INDEX entry_leased ON entry (lease_until) WHERE state = 'leased';
-CREATE INDEX entry_done ON entry (changed) WHERE state IN ('accepted', 'cancelled');
 CREATE INDEX entry_state ON entry (state, id);
 CREATE INDEX entry_event ON entry (event) WHERE event IS NOT NULL;
 
@@ -269,9 +267,9 @@ mod tests {
         for (sql, index) in [
             (super::super::outbox::DUE, "entry_waiting"),
             (super::super::outbox::LANES, "entry_waiting"),
-            (super::super::outbox::ORPHANED, "entry_leased"),
+            (super::super::outbox::ORPHANED, "entry_state"),
             (super::super::journal::PENDING, "event_pending"),
-            (super::super::purge::DONE_ENTRIES, "entry_done"),
+            (super::super::purge::DONE_ENTRIES, "entry_state"),
         ] {
             let plan = plan(sql);
             assert!(plan.contains(index), "{sql}: {plan}");
