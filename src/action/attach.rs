@@ -209,7 +209,7 @@ fn find(text: &Text, with: &Composing<'_>, gathered: &mut Attachments) -> Result
             gathered.omitted.push(Omitted {
                 name: "job.log".to_owned(),
                 size: 0,
-                path: "-".to_owned(),
+                path: String::new(),
                 why: "the job left no log".to_owned(),
             });
             return Ok(());

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 /// Made by version 2.0: deflate.
 const VERSION: u16 = 20;
 /// Sizes follow the content (bit 3), the name is UTF-8 (bit 11).
-const FLAGS: u16 = 1 << 3 | 1 << 11;
+const FLAGS: u16 = (1 << 3) | (1 << 11);
 const DEFLATED: u16 = 8;
 
 /// An archive being written.
@@ -115,13 +115,13 @@ impl<W: Write> Archive<W> {
 /// Hours, minutes and pairs of seconds.
 fn dos_time(time: jiff::civil::DateTime) -> u16 {
     let part = |number: i8| u16::from(number.unsigned_abs());
-    part(time.hour()) << 11 | part(time.minute()) << 5 | part(time.second()) / 2
+    (part(time.hour()) << 11) | (part(time.minute()) << 5) | (part(time.second()) / 2)
 }
 
 /// Years since 1980, month, day.
 fn dos_date(time: jiff::civil::DateTime) -> u16 {
     let year = u16::try_from(time.year().clamp(1980, 2107) - 1980).unwrap_or(0);
-    year << 9 | u16::from(time.month().unsigned_abs()) << 5 | u16::from(time.day().unsigned_abs())
+    (year << 9) | (u16::from(time.month().unsigned_abs()) << 5) | u16::from(time.day().unsigned_abs())
 }
 
 #[cfg(test)]

@@ -85,11 +85,11 @@ pub fn guard(source: &str) -> Result<(), Fault> {
         } else if rest.starts_with('#') || raw {
             open.push(0);
             depth += 1;
-        } else if rest.starts_with("else") || rest.starts_with('^') {
-            if let Some(chain) = open.last_mut() {
-                *chain += 1;
-                depth += 1;
-            }
+        } else if (rest.starts_with("else") || rest.starts_with('^'))
+            && let Some(chain) = open.last_mut()
+        {
+            *chain += 1;
+            depth += 1;
         }
         if depth > MAX_BLOCKS {
             return Err(

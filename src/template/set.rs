@@ -202,13 +202,15 @@ fn append(page: &mut String, part: &str) {
 #[allow(clippy::cast_precision_loss)] // shown with one digit
 fn omitted_lines(options: &RenderOptions<'_>) -> impl Iterator<Item = String> {
     options.omitted.iter().map(|file| {
-        format!(
-            "{} ({}): {}. It lies at {}",
-            file.name,
-            helpers::bytes(file.size as f64),
-            file.why,
-            file.path
-        )
+        let size = match file.size {
+            0 => String::new(),
+            size => format!(" ({})", helpers::bytes(size as f64)),
+        };
+        let place = match file.path.as_str() {
+            "" => String::new(),
+            path => format!(". It lies at {path}"),
+        };
+        format!("{}{size}: {}{place}", file.name, file.why)
     })
 }
 
