@@ -44,7 +44,9 @@ impl Reply {
 
     /// The whole as one line: `550 5.1.1 User unknown / Ask the postmaster`.
     pub fn text(&self) -> String {
-        format!("{} {}", self.code, self.lines.join(" / ")).trim_end().to_owned()
+        format!("{} {}", self.code, self.lines.join(" / "))
+            .trim_end()
+            .to_owned()
     }
 }
 
@@ -97,7 +99,11 @@ impl ReplyReader {
         loop {
             let end = self.buffer.iter().take(LINE_MAX).position(|byte| *byte == b'\n');
             let Some(end) = end else {
-                return if self.buffer.len() >= LINE_MAX { Err(ReplyError::LongLine) } else { Ok(None) };
+                return if self.buffer.len() >= LINE_MAX {
+                    Err(ReplyError::LongLine)
+                } else {
+                    Ok(None)
+                };
             };
             let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
             self.bytes += line.len();
@@ -112,7 +118,8 @@ impl ReplyReader {
     }
 
     fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
-        let (code, last, text) = split(line).ok_or_else(|| ReplyError::Grammar(visible(&line[..line.len().min(80)])))?;
+        let (code, last, text) =
+            split(line).ok_or_else(|| ReplyError::Grammar(visible(&line[..line.len().min(80)])))?;
         match self.code {
             Some(first) if first != code => return Err(ReplyError::Mixed { first, then: code }),
             _ => self.code = Some(code),
@@ -130,7 +137,11 @@ impl ReplyReader {
         }
         self.code = None;
         self.bytes = 0;
-        Ok(Some(Reply { code, enhanced: self.enhanced.take(), lines: std::mem::take(&mut self.lines) }))
+        Ok(Some(Reply {
+            code,
+            enhanced: self.enhanced.take(),
+            lines: std::mem::take(&mut self.lines),
+        }))
     }
 }
 
@@ -140,7 +151,9 @@ fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     if !digits.iter().all(u8::is_ascii_digit) || !(b'2'..=b'5').contains(&digits[0]) {
         return None;
     }
-    let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    let code = digits
+        .iter()
+        .fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
     match rest {
         [] => Some((code, true, rest)),
         [b' ', text @ ..] => Some((code, true, text)),
@@ -210,11 +223,29 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_an_error() {
-        for text in ["", "25", "2500 x", "150 x", "600 x", "abc x", "250_x", "HTTP/1.1 400 Bad Request"] {
+        for text in [
+            "",
+            "25",
+            "2500 x",
+            "150 x",
+            "600 x",
+            "abc x",
+            "250_x",
+            "HTTP/1.1 400 Bad Request",
+        ] {
             let line = format!("{text}\r\n");
-            assert!(matches!(all(line.as_bytes()), Err(ReplyError::Grammar(_))), "{text}");
+            assert!(
+                matches!(all(line.as_bytes()), Err(ReplyError::Grammar(_))),
+                "{text}"
+            );
         }
-        assert_eq!(all(b"250-a\r\n251 b\r\n"), Err(ReplyError::Mixed { first: 250, then: 251 }));
+        assert_eq!(
+            all(b"250-a\r\n251 b\r\n"),
+            Err(ReplyError::Mixed {
+                first: 250,
+                then: 251
+            })
+        );
     }
 
     #[test]
