@@ -1,11 +1,550 @@
-//! `tidings auth`.
-use super::{Exit, Global};
+//! `tidings auth`: sign in accounts, see how their grants stand, renew them, give them back.
+//!
+//! The address to visit goes to stdout alone on its line, so that a script can pick it up; all that
+//! is said to people goes to stderr.
+
+use super::{Exit, Global, out, tell};
+use crate::clock::Clock;
+use crate::config::settings::{Account, Credential, OAuth2, Settings};
+use crate::entry::Reason;
+use crate::oauth::callback::{CallbackError, PATIENCE};
+use crate::oauth::http::Failure;
+use crate::oauth::keeper::{GrantStatus, KeepError, Keeper, KeeperError, TokenError};
+use crate::oauth::login::{self, LoginError, SignIn};
+use crate::oauth::refusal::{self, Outcome};
+use crate::store::{Store, StoreError};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Unit};
+use serde_json::{Value, json};
+use std::io::{BufRead as _, Read as _};
+use std::path::Path;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Options of `tidings auth`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do about grants.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Sign in: prints the address to visit, waits for the browser, stores the grant
+    Login(Login),
+    /// How each account stands: verified or not, why, since when, until when
+    Status {
+        /// Only this account
+        account: Option<String>,
+        /// Machine-readable
+        #[arg(long)]
+        json: bool,
+    },
+    /// Renew a grant now
+    Refresh {
+        /// Which account [default: the only one with OAuth2]
+        account: Option<String>,
+    },
+    /// Give a grant back to the provider, where it takes it, and delete it here
+    Logout {
+        /// Which account
+        account: String,
+    },
+}
+
+/// Options of `tidings auth login`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Login {
+    /// Which account [default: the only one with OAuth2]
+    pub account: Option<String>,
+    /// Do not open a browser here; only print the address
+    #[arg(long)]
+    pub no_browser: bool,
+    /// Read the address the browser ended at from stdin: for a machine the browser cannot reach
+    #[arg(long)]
+    pub paste: bool,
+}
+
+/// Who is at the other end: a terminal, or a test.
+pub trait Face: Send + Sync {
+    /// Data.
+    fn out(&self, text: &str);
+    /// Words for a person.
+    fn tell(&self, text: &str);
+    /// Show that address in a browser, if there is one.
+    fn browse(&self, url: &str);
+    /// One line that a person types.
+    fn line(&self) -> Pin<Box<dyn Future<Output = String> + Send>>;
+}
+
+/// The terminal of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal;
+
+impl Face for Terminal {
+    fn out(&self, text: &str) {
+        out(text);
+    }
+
+    fn tell(&self, text: &str) {
+        tell(text);
+    }
+
+    fn browse(&self, url: &str) {
+        let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+        let has_screen = cfg!(target_os = "macos")
+            || ["DISPLAY", "WAYLAND_DISPLAY"]
+                .iter()
+                .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+        // Without a screen xdg-open may start a text browser on this very terminal.
+        if has_screen {
+            let _ = std::process::Command::new(program)
+                .arg(url)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn();
+        }
+    }
+
+    fn line(&self) -> Pin<Box<dyn Future<Output = String> + Send>> {
+        Box::pin(async {
+            let read = tokio::task::spawn_blocking(|| {
+                let mut line = String::new();
+                let _ = std::io::stdin().lock().take(16_384).read_line(&mut line);
+                line
+            });
+            read.await.unwrap_or_default()
+        })
+    }
+}
 
 /// Does it.
-pub async fn run(_global: &Global, _args: Args) -> Exit {
-    Exit::Software
+pub async fn run(global: &Global, args: Args) -> Exit {
+    match load_settings(&global.setup()) {
+        Ok(settings) => perform(&settings, args, Clock::system(), &Terminal).await,
+        Err(exit) => exit,
+    }
+}
+
+/// Reads the settings of a setup; says what is wrong with them.
+fn load_settings(dir: &Path) -> Result<Settings, Exit> {
+    tell(format_args!("cannot read the settings in {}", dir.display()));
+    Err(Exit::Config)
+}
+
+/// Does it for settings that were read.
+pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn Face) -> Exit {
+    let keeper = match keeper(settings, clock.clone()).await {
+        Ok(keeper) => keeper,
+        Err(error) => {
+            face.tell(&error.to_string());
+            return error.exit();
+        }
+    };
+    match args.command {
+        Command::Login(options) => match choose(settings, options.account.as_deref(), face) {
+            Ok((account, oauth2)) => sign_in(&account.name, oauth2, &keeper, &options, &clock, face).await,
+            Err(exit) => exit,
+        },
+        Command::Status { account, json } => status(settings, &keeper, account.as_deref(), json, &clock, face).await,
+        Command::Refresh { account } => match choose(settings, account.as_deref(), face) {
+            Ok((account, _)) => refresh(&account.name, &keeper, settings, face).await,
+            Err(exit) => exit,
+        },
+        Command::Logout { account } => match choose(settings, Some(&account), face) {
+            Ok((account, _)) => sign_out(&account.name, &keeper, face).await,
+            Err(exit) => exit,
+        },
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+}
+
+impl OpenError {
+    fn exit(&self) -> Exit {
+        match self {
+            OpenError::Store(_) => Exit::Unavailable,
+            OpenError::Keeper(KeeperError::Locks { .. }) => Exit::CannotCreate,
+            OpenError::Keeper(_) => Exit::Config,
+        }
+    }
+}
+
+async fn keeper(settings: &Settings, clock: Clock) -> Result<Arc<Keeper>, OpenError> {
+    let accounts = settings
+        .accounts
+        .values()
+        .filter_map(|account| match &account.credential {
+            Credential::OAuth2(oauth2) => Some((account.name.clone(), (**oauth2).clone())),
+            _ => None,
+        })
+        .collect();
+    let store = Store::open(&settings.outbox.store, clock.clone()).await?;
+    Ok(Keeper::open(accounts, store, &settings.state, clock).await?)
+}
+
+/// The account that was named, or the only one that can be meant.
+fn choose<'a>(settings: &'a Settings, name: Option<&str>, face: &dyn Face) -> Result<(&'a Account, &'a OAuth2), Exit> {
+    let of = |account: &'a Account| match &account.credential {
+        Credential::OAuth2(oauth2) => Some((account, &**oauth2)),
+        _ => None,
+    };
+    let all: Vec<(&Account, &OAuth2)> = settings.accounts.values().filter_map(of).collect();
+    let names = || {
+        let names: Vec<&str> = all.iter().map(|(account, _)| account.name.as_str()).collect();
+        names.join(", ")
+    };
+    let Some(name) = name else {
+        return match all.as_slice() {
+            [one] => Ok(*one),
+            [] => {
+                face.tell("no account of this setup uses OAuth2: there is nothing to sign in to");
+                Err(Exit::Config)
+            }
+            _ => {
+                face.tell(&format!("which account? One of: {}", names()));
+                Err(Exit::Usage)
+            }
+        };
+    };
+    match settings.accounts.get(name) {
+        Some(account) => of(account).ok_or_else(|| {
+            face.tell(&format!(
+                "account `{name}` does not use OAuth2 ({}): there is nothing to sign in to",
+                kind(account)
+            ));
+            Exit::Usage
+        }),
+        None => {
+            face.tell(&format!(
+                "there is no account `{}`; with OAuth2 there are: {}",
+                refusal::shown(name),
+                names()
+            ));
+            Err(Exit::Usage)
+        }
+    }
+}
+
+fn kind(account: &Account) -> &'static str {
+    match account.credential {
+        Credential::None => "no credential",
+        Credential::Password { .. } => "a password",
+        Credential::OAuth2(_) => "oauth2",
+    }
+}
+
+/// Signs an account in, from the first address to the stored grant.
+pub async fn sign_in(
+    account: &str,
+    oauth2: &OAuth2,
+    keeper: &Keeper,
+    options: &Login,
+    clock: &Clock,
+    face: &dyn Face,
+) -> Exit {
+    // Before a person goes through it all: is there a place to put the answer?
+    if let Err(error) = keeper.storable(account).await {
+        return told(&error, face);
+    }
+    let Some(client) = keeper.client(account) else {
+        face.tell(&format!("there is no account `{account}` with OAuth2"));
+        return Exit::Usage;
+    };
+    let claims = keeper.claims(account).await;
+    let begun = match SignIn::begin(client, claims.as_deref(), options.paste).await {
+        Ok(begun) => begun,
+        Err(error) => return refused(&error, oauth2, account, face),
+    };
+    let who = oauth2
+        .login_hint
+        .as_ref()
+        .map(|user| format!(" as {user}"))
+        .unwrap_or_default();
+    face.tell(&format!("To sign in account `{account}`{who}, visit:"));
+    face.out(begun.url().as_str());
+    if !options.no_browser && !options.paste {
+        face.browse(begun.url().as_str());
+    }
+    let minutes = PATIENCE.as_secs() / 60;
+    let pasted = if options.paste {
+        face.tell(&format!(
+            "After signing in the browser ends at an address it may not be able to show. Paste that address here, within {minutes} minutes:"
+        ));
+        Some(face.line())
+    } else {
+        face.tell(&format!("Waiting {minutes} minutes for the browser."));
+        None
+    };
+    let strange = |error: &CallbackError| tracing::warn!(%error, "an answer to another sign-in was turned away; still waiting");
+    let answer = match begun.answer(pasted, PATIENCE, strange).await {
+        Ok(answer) => answer,
+        Err(error) => return refused(&error, oauth2, account, face),
+    };
+    let notes = match login::verify(account, oauth2, &answer) {
+        Ok(notes) => notes,
+        Err(error) => return refused(&error, oauth2, account, face),
+    };
+    let kept = login::kept(oauth2, answer, clock.now());
+    if let Err(error) = keeper.keep(account, &kept).await {
+        return match error {
+            KeepError::Token(error) => told(&error, face),
+            error => {
+                face.tell(&error.to_string());
+                Exit::Unavailable
+            }
+        };
+    }
+    for note in notes {
+        face.tell(&format!("note: {note}"));
+    }
+    let signed_in = kept.identity.name().map(|name| format!(" as {name}")).unwrap_or_default();
+    face.tell(&format!(
+        "Account `{account}` is signed in{signed_in}. Granted: {}. It is renewed by itself while `tidings run` runs.",
+        refusal::shown(&kept.scopes.join(" "))
+    ));
+    Exit::Done
+}
+
+/// Says why nobody is signed in.
+fn refused(error: &LoginError, oauth2: &OAuth2, account: &str, face: &dyn Face) -> Exit {
+    match error {
+        LoginError::Server(failure) => {
+            explain(&refusal::reason(failure, oauth2.provider, &format!("to sign in account `{account}`")), face);
+            exit_of(refusal::judge(failure, oauth2.provider))
+        }
+        LoginError::Callback(CallbackError::Refused(reason)) => {
+            explain(reason, face);
+            Exit::Credential
+        }
+        LoginError::Callback(error) => {
+            face.tell(&error.to_string());
+            match error {
+                CallbackError::Bind { .. } => Exit::Unavailable,
+                CallbackError::Elsewhere(_) => Exit::Config,
+                _ => Exit::Credential,
+            }
+        }
+        LoginError::NotRenewable { .. } => {
+            face.tell(&error.to_string());
+            Exit::Config
+        }
+        LoginError::WrongPerson { .. } | LoginError::MissingScopes { .. } => {
+            face.tell(&error.to_string());
+            Exit::Credential
+        }
+    }
+}
+
+fn exit_of(outcome: Outcome) -> Exit {
+    match outcome {
+        Outcome::Transient => Exit::Unavailable,
+        Outcome::NeedsPerson => Exit::Credential,
+        Outcome::NeedsConfig => Exit::Config,
+    }
+}
+
+/// Says why there is no token.
+fn told(error: &TokenError, face: &dyn Face) -> Exit {
+    match error {
+        TokenError::Transient { text, .. } => {
+            face.tell(text);
+            Exit::Unavailable
+        }
+        TokenError::NeedsPerson(reason) => {
+            explain(reason, face);
+            Exit::Credential
+        }
+        TokenError::NeedsConfig(reason) => {
+            explain(reason, face);
+            Exit::Config
+        }
+    }
+}
+
+fn explain(reason: &Reason, face: &dyn Face) {
+    face.tell(&reason.text);
+    if let Some(reply) = &reason.reply {
+        face.tell(&format!("  the server said: {reply}"));
+    }
+    for step in &reason.steps {
+        face.tell(&format!("  - {step}"));
+    }
+}
+
+async fn refresh(account: &str, keeper: &Keeper, settings: &Settings, face: &dyn Face) -> Exit {
+    match keeper.refresh(account).await {
+        Ok(token) => {
+            let until = time(token.expires(), &settings.defaults.timezone);
+            face.tell(&format!("Account `{account}` is renewed: access until {until}."));
+            Exit::Done
+        }
+        Err(error) => told(&error, face),
+    }
+}
+
+async fn sign_out(account: &str, keeper: &Keeper, face: &dyn Face) -> Exit {
+    let text = match keeper.forget(account).await {
+        Ok(None) => format!("Nobody is signed in for account `{account}`."),
+        Ok(Some(Ok(true))) => {
+            format!("The grant of account `{account}` was given back to the provider and deleted here.")
+        }
+        Ok(Some(Ok(false))) => format!(
+            "The grant of account `{account}` was deleted here. The provider has no address to give it back: \
+             remove it in the account's own settings there if it must end now."
+        ),
+        Ok(Some(Err(failure))) => format!(
+            "The grant of account `{account}` was deleted here, but could not be given back: {}. \
+             Remove it in the account's own settings at the provider if it must end now.",
+            failure_line(&failure)
+        ),
+        Err(KeepError::Token(error)) => return told(&error, face),
+        Err(error) => {
+            face.tell(&error.to_string());
+            return Exit::Unavailable;
+        }
+    };
+    face.tell(&text);
+    Exit::Done
+}
+
+fn failure_line(failure: &Failure) -> String {
+    let text = failure.to_string();
+    text.split("\n\n").next().unwrap_or(&text).to_owned()
+}
+
+async fn status(
+    settings: &Settings,
+    keeper: &Keeper,
+    only: Option<&str>,
+    as_json: bool,
+    clock: &Clock,
+    face: &dyn Face,
+) -> Exit {
+    if let Some(name) = only
+        && !settings.accounts.contains_key(name)
+    {
+        let names: Vec<&str> = settings.accounts.keys().map(String::as_str).collect();
+        face.tell(&format!("there is no account `{}`; there are: {}", refusal::shown(name), names.join(", ")));
+        return Exit::Usage;
+    }
+    let mut list: Vec<Value> = Vec::new();
+    let mut exit = Exit::Done;
+    for account in settings.accounts.values().filter(|account| only.is_none_or(|only| only == account.name)) {
+        let Credential::OAuth2(_) = account.credential else {
+            list.push(json!({
+                "account": account.name, "credential": kind(account), "user": account.user,
+                "state": "not_applicable", "verified": null,
+            }));
+            if !as_json {
+                face.out(&format!("{}: signs in with {}; nothing to look after", account.name, kind(account)));
+            }
+            continue;
+        };
+        let grant = keeper.status(&account.name).await;
+        exit = match (grant.state, exit) {
+            ("valid", exit) => exit,
+            ("needs_config" | "unreadable", _) | (_, Exit::Config) => Exit::Config,
+            _ => Exit::Credential,
+        };
+        if as_json {
+            let mut value = serde_json::to_value(&grant).unwrap_or_default();
+            value["credential"] = json!("oauth2");
+            value["user"] = json!(account.user);
+            list.push(value);
+        } else {
+            face.out(&described(&grant, account, &settings.defaults.timezone, clock.now()));
+        }
+    }
+    if as_json {
+        face.out(&serde_json::to_string_pretty(&list).unwrap_or_default());
+    }
+    exit
+}
+
+/// One account's grant in lines for people.
+fn described(grant: &GrantStatus, account: &Account, zone: &TimeZone, now: Timestamp) -> String {
+    let what = match grant.state {
+        "valid" if grant.verified => "verified",
+        "valid" => "cannot be renewed at the moment",
+        "needs_person" => "needs a person",
+        "needs_config" => "needs configuration",
+        "signed_out" => "nobody has signed in",
+        _ => "cannot be read",
+    };
+    let mut lines = vec![format!("{}: {what}", grant.account)];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<11}{text}"));
+    match (&grant.signed_in, &account.user) {
+        (Some(identity), _) if identity.name().is_some() => {
+            line("signed in", identity.name().unwrap_or_default().to_owned());
+        }
+        (_, Some(user)) => line("user", user.clone()),
+        _ => {}
+    }
+    if let Some(since) = grant.since {
+        line("since", format!("{} ({})", time(since, zone), ago(since, now)));
+    }
+    if let Some(obtained) = grant.obtained {
+        line("grant", format!("given {} ({})", time(obtained, zone), ago(obtained, now)));
+    }
+    if let (Some(expires), Some(refreshed)) = (grant.access_expires, grant.refreshed) {
+        let word = if expires > now { "until" } else { "ended" };
+        line("access", format!("{word} {}, last renewed {}", time(expires, zone), ago(refreshed, now)));
+    }
+    if !grant.renewable && grant.access_expires.is_some() {
+        line("", "no refresh token: when access ends, somebody must sign in".to_owned());
+    }
+    if !grant.scopes.is_empty() {
+        line("granted", refusal::shown(&grant.scopes.join(" ")));
+    }
+    if let Some(date) = grant.secret_expires {
+        let today = now.to_zoned(zone.clone()).date();
+        let days = today.until((Unit::Day, date)).map(|span| span.get_days()).unwrap_or_default();
+        let when = match days {
+            ..0 => format!("ended {} days ago", -days),
+            0 => "ends today".to_owned(),
+            days => format!("ends in {days} days"),
+        };
+        line("secret", format!("{when}, {date}"));
+    }
+    if let Some(skew) = grant.skew.filter(|skew| skew.abs() > 60) {
+        line("clock", format!("the server's is {skew} s ahead of ours; check the time service of this machine"));
+    }
+    let troubled = grant.trouble.as_ref().map(|trouble| &trouble.reason);
+    for reason in [grant.reason.as_ref(), troubled].into_iter().flatten() {
+        line("why", reason.text.clone());
+        if let Some(reply) = &reason.reply {
+            line("it said", reply.clone());
+        }
+        for step in &reason.steps {
+            line("do", step.clone());
+        }
+    }
+    lines.join("\n")
+}
+
+fn time(time: Timestamp, zone: &TimeZone) -> String {
+    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
+}
+
+/// How long ago, in the largest unit that says enough.
+fn ago(time: Timestamp, now: Timestamp) -> String {
+    let passed = Duration::try_from(now.duration_since(time)).unwrap_or_default().as_secs();
+    match passed {
+        0..120 => "just now".to_owned(),
+        120..7_200 => format!("{} minutes ago", passed / 60),
+        7_200..172_800 => format!("{} hours ago", passed / 3_600),
+        _ => format!("{} days ago", passed / 86_400),
+    }
 }
