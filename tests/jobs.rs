@@ -479,6 +479,7 @@ fn work_that_was_in_hand_when_we_were_killed_is_reported_lost() {
         due: now,
         attempts: 2,
         on_unknown: OnUnknown::Hold,
+        since: now,
         created: now,
         changed: now,
     };

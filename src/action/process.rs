@@ -3,7 +3,9 @@
 //! The group's leader is our child. Whatever it starts belongs to the group unless it leaves it on
 //! purpose (`setsid`); those that leave are out of our reach.
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{
+    Pid, Signal, kill_process, kill_process_group, test_kill_process, test_kill_process_group,
+};
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -35,31 +37,78 @@ pub enum Cause {
 /// The process group of a child. Dropped while armed, it is killed: nobody waits for it any more.
 #[derive(Debug)]
 pub struct Group {
+    leader: Option<Remote>,
+}
+
+/// A way to signal a group from elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote {
     leader: Option<Pid>,
+    /// It has no group of its own: only the one process is meant.
+    alone: bool,
+}
+
+impl Remote {
+    /// Signals every process of the group; that none is left is no error.
+    pub fn signal(&self, signal: Signal) {
+        let _ = match self.leader {
+            None => Ok(()),
+            Some(leader) if self.alone => kill_process(leader, signal),
+            Some(leader) => kill_process_group(leader, signal),
+        };
+    }
+
+    fn is_alive(&self) -> bool {
+        let tested = match self.leader {
+            None => return false,
+            Some(leader) if self.alone => test_kill_process(leader),
+            Some(leader) => test_kill_process_group(leader),
+        };
+        tested != Err(rustix::io::Errno::SRCH)
+    }
 }
 
 impl Group {
     /// The group of a child that was started as the leader of one.
     pub fn of(child: &Child) -> Group {
         Group {
-            leader: child
-                .id()
-                .and_then(|id| i32::try_from(id).ok())
-                .and_then(Pid::from_raw),
+            leader: Some(Remote {
+                leader: child
+                    .id()
+                    .and_then(|id| i32::try_from(id).ok())
+                    .and_then(Pid::from_raw),
+                alone: false,
+            }),
         }
+    }
+
+    /// A child that is in our own group: it alone is signalled.
+    pub fn alone(child: &Child) -> Group {
+        let mut group = Group::of(child);
+        if let Some(leader) = &mut group.leader {
+            leader.alone = true;
+        }
+        group
+    }
+
+    /// For signals that come while somebody supervises it. Not to be used after that.
+    pub fn remote(&self) -> Remote {
+        self.leader.unwrap_or(Remote {
+            leader: None,
+            alone: true,
+        })
     }
 
     /// Signals every process of the group; that none is left is no error.
     pub fn signal(&self, signal: Signal) {
         if let Some(leader) = self.leader {
-            let _ = kill_process_group(leader, signal);
+            leader.signal(signal);
         }
     }
 
     /// Whether anything of it is left.
     pub fn is_alive(&self) -> bool {
-        self.leader
-            .is_some_and(|leader| test_kill_process_group(leader) != Err(rustix::io::Errno::SRCH))
+        self.leader.is_some_and(|leader| leader.is_alive())
     }
 
     /// Its leader ended in peace: what it left running is left alone.

@@ -107,10 +107,7 @@ async fn once(
             report.timed_out = ended.cause == Cause::TimeLimit;
             report.summary = match ended.cause {
                 Cause::Itself => how(ended.status),
-                Cause::TimeLimit => format!(
-                    "ran longer than its limit of {} and was ended",
-                    short(run.timeout)
-                ),
+                Cause::TimeLimit => over_limit(run.timeout),
                 Cause::Stopped => "was ended because tidings was stopped".to_owned(),
             };
             report.output_tail = ended.output.tail;
@@ -400,7 +397,8 @@ pub fn shown_command<T: AsRef<str>>(command: &[T]) -> String {
         .join(" ")
 }
 
-fn short(time: Duration) -> String {
-    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
-    format!("{time:#}")
+/// What the time limit did, as a sentence's end.
+pub fn over_limit(limit: Duration) -> String {
+    let limit = SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX);
+    format!("ran longer than its limit of {limit:#} and was ended")
 }

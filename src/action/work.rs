@@ -1,13 +1,17 @@
-//! Work as a whole: its steps in order, the first failure decides.
+//! Work as a whole: prepared once from a rule's words, performed later, its steps in order, the first
+//! failure decides.
 
 use crate::action::file::{self, FileDone};
-use crate::action::{FileStep, Step, Work, run};
+use crate::action::{FileStep, Run, RunSpec, Step, StepSpec, Work, run};
 use crate::clock::Clock;
 use crate::entry::{Entry, EntryId};
 use crate::event::{FileRef, NewEvent, Origin, shown};
 use crate::source::job::{self, JobReport};
+use crate::template::{RenderError, Text};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 /// What performing needs besides the work itself.
@@ -36,6 +40,117 @@ pub struct Done {
     pub file: Option<FileRef>,
     /// Places we took the file away from, by moving or deleting it: an arrival there is new.
     pub gone: Vec<FileRef>,
+}
+
+/// Renders what a rule says into steps that need nothing more.
+///
+/// Where a rule names a place by the file's folder or name, a name that is not UTF-8 keeps its bytes.
+/// A relative place starts at the setup folder. A `..` that only a fact brought is refused: who names
+/// files does not choose folders.
+pub fn prepare(
+    specs: &[StepSpec],
+    facts: &Value,
+    file: Option<&FileRef>,
+    setup: &Path,
+) -> Result<Vec<Step>, RenderError> {
+    specs
+        .iter()
+        .map(|spec| {
+            Ok(match spec {
+                StepSpec::Run(run) => Step::Run(command(run, facts)?),
+                StepSpec::Move(to) => Step::File(FileStep::Move(place(to, facts, file, setup)?)),
+                StepSpec::Copy(to) => Step::File(FileStep::Copy(place(to, facts, file, setup)?)),
+                StepSpec::Delete => Step::File(FileStep::Delete),
+            })
+        })
+        .collect()
+}
+
+fn command(spec: &RunSpec, facts: &Value) -> Result<Run, RenderError> {
+    let render = |text: &Text| {
+        let rendered = text.render(facts)?;
+        if rendered.contains('\0') {
+            return Err(refused(format!(
+                "`{}` renders to a text with a NUL byte in it",
+                text.source()
+            )));
+        }
+        Ok(rendered)
+    };
+    Ok(Run {
+        command: spec.command.iter().map(render).collect::<Result<_, _>>()?,
+        timeout: spec.timeout,
+        retries: spec.retries,
+        retry_wait: spec.retry_wait,
+        folder: spec.folder.clone(),
+        env: spec
+            .env
+            .iter()
+            .map(|(name, text)| Ok((name.clone(), render(text)?)))
+            .collect::<Result<_, RenderError>>()?,
+        log_limit: spec.log_limit,
+    })
+}
+
+fn refused(message: String) -> RenderError {
+    RenderError {
+        template: String::new(),
+        line: 0,
+        column: 0,
+        message,
+    }
+}
+
+fn place(text: &Text, facts: &Value, file: Option<&FileRef>, setup: &Path) -> Result<PathBuf, RenderError> {
+    let rendered = text.render(facts)?;
+    let source = text.source();
+    if rendered.is_empty() || rendered.contains('\0') {
+        return Err(refused(format!("`{source}` renders to no path: {rendered:?}")));
+    }
+    let ups = |path: &str| path.split('/').filter(|part| *part == "..").count();
+    if ups(&rendered) > ups(source) {
+        return Err(refused(format!(
+            "`{source}` renders to {rendered:?}, and only the rule itself may say `..`"
+        )));
+    }
+    let bytes = match file {
+        Some(file) => raw(&rendered, file),
+        None => OsString::from(rendered),
+    };
+    // Joined byte by byte: a path type would drop the `/` at the end, which says that it is a folder.
+    Ok(if bytes.as_bytes().starts_with(b"/") {
+        PathBuf::from(bytes)
+    } else {
+        let mut path = setup.as_os_str().to_owned();
+        path.push("/");
+        path.push(bytes);
+        PathBuf::from(path)
+    })
+}
+
+/// A rendered place with the file's own bytes where it begins with the file's folder or ends with its
+/// name.
+fn raw(rendered: &str, file: &FileRef) -> OsString {
+    let path = file.path();
+    let mut bytes = rendered.as_bytes().to_vec();
+    let odd = |part: &OsStr| part.to_str().is_none();
+    if let Some(name) = path.file_name().filter(|name| odd(name))
+        && let Some(before) = rendered.strip_suffix(&shown(name))
+    {
+        bytes = [before.as_bytes(), name.as_bytes()].concat();
+    }
+    let folders = [path.parent(), Some(file.root.as_path())];
+    for folder in folders
+        .into_iter()
+        .flatten()
+        .map(Path::as_os_str)
+        .filter(|folder| odd(folder))
+    {
+        if let Some(after) = bytes.strip_prefix(shown(folder).as_bytes()) {
+            return OsString::from_vec([folder.as_bytes(), after].concat());
+        }
+    }
+    OsString::from_vec(bytes)
 }
 
 /// Does the steps in order, until one fails. Never fails itself: what went wrong is in the report.

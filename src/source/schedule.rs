@@ -20,13 +20,21 @@
 //! | cron in every hour, `every` that divides an hour | not there | both |
 //! | `every` that divides no day (`7h`) | real time since 1970 | real time since 1970 |
 
+use crate::clock::Clock;
+use crate::event::{Kind, NewEvent};
+use crate::store::{Batch, Store, StoreError};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// What becomes of slots that passed while nobody looked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -392,6 +400,174 @@ fn interval(every: Duration) -> Result<Every, ScheduleError> {
     } else {
         Every::Elapsed(SignedDuration::from_secs(signed))
     })
+}
+
+/// How late a slot may be that `run --once` still counts as on time: it looks only now and then.
+const LOOK_GRACE: Duration = Duration::from_secs(3600);
+/// Longest wait between two looks at the wall clock, which may step either way.
+const LOOK: Duration = Duration::from_secs(30);
+/// Marks of schedules begin with this.
+const MARKS: &str = "schedule:";
+
+/// Schedules by the names of their rules.
+type Named = Arc<Vec<(String, Schedule)>>;
+
+/// All schedules of the rules: what is due becomes events in the journal.
+#[derive(Debug)]
+pub struct ScheduleSource {
+    schedules: Named,
+    changes: watch::Receiver<Named>,
+    /// Up to where each was looked at, by its mark; `None` before the marks were read.
+    until: Option<BTreeMap<String, Timestamp>>,
+    store: Store,
+    clock: Clock,
+}
+
+/// Hands a running [`ScheduleSource`] other schedules.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<watch::Sender<Named>>);
+
+impl Handle {
+    /// From now on these, by the names of their rules. One that stays goes on where it was; one that
+    /// is new, or says something else than before, begins now.
+    pub fn replace(&self, schedules: Vec<(String, Schedule)>) {
+        self.0.send_replace(Arc::new(schedules));
+    }
+}
+
+impl ScheduleSource {
+    /// The schedules, by the names of their rules; a rule may have several.
+    pub fn new(schedules: Vec<(String, Schedule)>, store: Store, clock: Clock) -> (ScheduleSource, Handle) {
+        let schedules = Arc::new(schedules);
+        let (sender, changes) = watch::channel(Arc::clone(&schedules));
+        let source = ScheduleSource {
+            schedules,
+            changes,
+            until: None,
+            store,
+            clock,
+        };
+        (source, Handle(Arc::new(sender)))
+    }
+
+    /// Records what is due until it is stopped. A store that cannot be written is tried again; the
+    /// slots wait.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            if let Err(error) = self.take(GRACE).await {
+                tracing::error!(%error, "cannot record what is due; trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_secs(5)) => continue,
+                }
+            }
+            let wake = self.wake();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(&self.clock, wake) => {}
+                () = tokio::time::sleep(LOOK) => {}
+                // When the handle is gone the schedules stay as they are.
+                Ok(()) = self.changes.changed() => {}
+            }
+        }
+    }
+
+    /// Records what is due now, once: for `run --once`. The newest slot counts as on time up to an
+    /// hour, since nobody could have looked at its very minute. Returns the number of new events.
+    pub async fn look(&mut self) -> Result<usize, StoreError> {
+        self.take(LOOK_GRACE).await
+    }
+
+    /// When the next slot comes.
+    fn wake(&self) -> Option<Timestamp> {
+        let until = self.until.as_ref()?;
+        self.schedules
+            .iter()
+            .filter_map(|(rule, schedule)| schedule.next(*until.get(&mark(rule, schedule))?))
+            .min()
+    }
+
+    async fn take(&mut self, grace: Duration) -> Result<usize, StoreError> {
+        self.schedules = Arc::clone(&self.changes.borrow_and_update());
+        let known = match &self.until {
+            Some(known) => known.clone(),
+            None => remembered(self.store.marks(MARKS).await?),
+        };
+        let now = self.clock.now();
+        let mut batch = Batch::default();
+        let mut until = BTreeMap::new();
+        for (rule, schedule) in self.schedules.iter() {
+            let mark = mark(rule, schedule);
+            let before = known.get(&mark).copied();
+            let (slots, next) = schedule.due(before, now, grace);
+            // A step forward without a slot need not be kept: it would find no slot again.
+            if before.is_none_or(|before| next < before) || schedule.has_slot(before, now) {
+                batch.marks.push((mark.clone(), Value::String(next.to_string())));
+            }
+            batch
+                .events
+                .extend(slots.iter().map(|slot| schedule.event(rule, slot)));
+            until.insert(mark, next);
+        }
+        let fresh = if batch.events.is_empty() && batch.marks.is_empty() {
+            0
+        } else {
+            let recorded = self.store.record(batch).await?;
+            recorded.iter().filter(|recorded| recorded.fresh).count()
+        };
+        // What nobody wants any more begins anew when it comes back.
+        for mark in known.keys().filter(|mark| !until.contains_key(*mark)) {
+            self.store.delete_marks(mark).await?;
+        }
+        self.until = Some(until);
+        Ok(fresh)
+    }
+}
+
+/// The mark of a schedule: another text is another schedule. No mark begins with another.
+fn mark(rule: &str, schedule: &Schedule) -> String {
+    format!("{MARKS}{rule}[{}]", schedule.text)
+}
+
+fn remembered(marks: Vec<(String, Value)>) -> BTreeMap<String, Timestamp> {
+    marks
+        .into_iter()
+        .filter_map(|(mark, value)| Some((mark, value.as_str()?.parse().ok()?)))
+        .collect()
+}
+
+async fn sleep_until(clock: &Clock, time: Option<Timestamp>) {
+    match time {
+        Some(time) => clock.sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Schedule {
+    fn has_slot(&self, after: Option<Timestamp>, now: Timestamp) -> bool {
+        after
+            .and_then(|after| self.next(after))
+            .is_some_and(|slot| slot <= now)
+    }
+
+    fn event(&self, rule: &str, slot: &Slot) -> NewEvent {
+        let due = slot.due.to_zoned(self.zone.clone());
+        let schedule = json!({
+            "due": due.strftime("%FT%T%:z").to_string(),
+            "late": slot.late.as_secs(),
+            "missed": slot.missed,
+        });
+        NewEvent {
+            key: format!("schedule:{rule}:{}", slot.due),
+            kind: Kind::Schedule,
+            source: rule.to_owned(),
+            subject: rule.to_owned(),
+            time: slot.due,
+            facts: Map::from_iter([("schedule".to_owned(), schedule)]),
+            file: None,
+            origin: None,
+        }
+    }
 }
 
 #[cfg(test)]
