@@ -13,7 +13,7 @@
 //! A rule with several triggers may name what any of them brings; where the event at hand brings
 //! less, a template asks `{{#if file}}` and a condition `has(file.name)`.
 
-use crate::action::JobReport;
+use crate::source::job::JobReport;
 use crate::event::{Event, FileRef, Kind};
 use crate::rule::index::Branch;
 use crate::rule::{Rule, Trigger};
