@@ -1,6 +1,13 @@
 //! The store's contract, as tests: they know the verbs of `Store` and nothing of what is below, and run
 //! over every store there is. To add one, write how it is opened and name it in `contract!`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper that cannot go on says so by panicking"
+)]
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
@@ -1104,7 +1111,7 @@ async fn a_file_we_took_away_is_gone_in_every_watch_above_it_but_not_in_a_newer_
         let known = store.seen(watch).await.unwrap();
         let found = known
             .iter()
-            .find(|f| f.relative == PathBuf::from(relative))
+            .find(|f| f.relative == std::path::Path::new(relative))
             .unwrap();
         assert_eq!(found.gone, gone, "{watch} {relative}");
     }

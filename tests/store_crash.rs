@@ -1,6 +1,13 @@
 //! Killed at any moment, the store keeps every word it gave: a child process records, admits and settles
 //! and says on its standard output what was promised to it; it is killed, and the promises are checked.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper that cannot go on says so by panicking"
+)]
+
 use jiff::Timestamp;
 use serde_json::{Map, json};
 use std::collections::HashMap;

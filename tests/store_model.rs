@@ -1,6 +1,13 @@
 //! Random stories of verbs, told to the store and to a small model in memory: after each verb both say
 //! the same of every entry, lane and count. And whatever the story, purge forgets nothing unfinished.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper that cannot go on says so by panicking"
+)]
+
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::{Map, json};
