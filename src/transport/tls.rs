@@ -98,6 +98,18 @@ pub fn explain(error: &io::Error, host: &str) -> (String, Local, bool) {
     (visible(text.as_bytes()), local, transient)
 }
 
+/// rustls tells names as `DnsName("a.example")` and `IpAddress(..)`.
+fn names(presented: &[String]) -> String {
+    let bare = |name: &String| match name.split_once('(') {
+        Some((_, rest)) => rest.trim_end_matches(')').trim_matches('"').to_owned(),
+        None => name.clone(),
+    };
+    match presented {
+        [] => "no name at all".to_owned(),
+        some => some.iter().map(bare).collect::<Vec<_>>().join(", "),
+    }
+}
+
 fn certificate(why: &CertificateError, host: &str) -> String {
     use CertificateError::*;
     let day = |time: &rustls::pki_types::UnixTime| {
@@ -126,15 +138,15 @@ fn certificate(why: &CertificateError, host: &str) -> String {
         }
         NotValidForNameContext { presented, .. } => format!(
             "the certificate is for {}, not for {host}; set `host` to a name that it bears",
-            if presented.is_empty() {
-                "no name at all".to_owned()
-            } else {
-                presented.join(", ")
-            }
+            names(presented)
         ),
         UnknownIssuer => format!(
             "nobody we trust has signed the certificate of {host}; if it is your own authority, put its \
              certificate into `ca_file`"
+        ),
+        BadSignature => format!(
+            "the certificate of {host} is not signed by the authority it names; if that is your own and was \
+             made anew, put its certificate into `ca_file`"
         ),
         Revoked => format!("the certificate of {host} has been revoked; its operator must replace it"),
         other => format!("the certificate of {host} cannot be trusted: {other}"),

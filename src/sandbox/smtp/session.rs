@@ -108,19 +108,24 @@ impl Pipe {
     /// The message, up to the line that is only a dot.
     async fn message(&mut self) -> io::Result<Vec<u8>> {
         let mut message = Vec::new();
-        let mut start = 0;
+        // Where a line begins, and from where on its end has not been looked for.
+        let (mut start, mut looked) = (0, 0);
         loop {
             if self.buffer[start..].starts_with(b".\r\n") {
                 message.extend(unstuffed(&self.buffer[..start]));
                 self.buffer.drain(..start + 3);
                 return Ok(message);
             }
-            match self.buffer[start..].windows(2).position(|pair| pair == b"\r\n") {
-                Some(end) => start += end + 2,
+            match self.buffer[looked..].windows(2).position(|pair| pair == b"\r\n") {
+                Some(end) => {
+                    start = looked + end + 2;
+                    looked = start;
+                }
                 None => {
                     message.extend(unstuffed(&self.buffer[..start]));
                     self.buffer.drain(..start);
-                    start = 0;
+                    // A CR at the end may be half of a line end.
+                    (start, looked) = (0, self.buffer.len().saturating_sub(1));
                     self.fill().await?;
                 }
             }

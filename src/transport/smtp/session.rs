@@ -127,7 +127,7 @@ impl Session {
             transcript,
         };
         loop {
-            match run.session.dialogue.next() {
+            match run.session.dialogue.ask() {
                 Ask::Ready => return None,
                 Ask::Done(report) => return Some(report),
                 Ask::Write(words) => run.write(&words).await,
