@@ -1,5 +1,7 @@
 //! Files moved, copied and deleted: real folders, two file systems where the machine has them.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a helper of tests fails by panicking, as the tests do
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Commands as jobs: real processes, real signals, real pipes.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a helper of tests fails by panicking, as the tests do
+
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ffi::OsString;

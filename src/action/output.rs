@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
@@ -74,6 +75,32 @@ pub async fn create_log(folder: &Path, name: &str) -> io::Result<(PathBuf, File)
     });
     let (path, file) = made.await.map_err(io::Error::other)??;
     Ok((path, File::from_std(file)))
+}
+
+/// Removes the log files of a folder that nobody wrote to for `keep`; returns how many. Blocks.
+pub fn purge_logs(folder: &Path, keep: Duration) -> io::Result<usize> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry?;
+        let is_log = Path::new(&entry.file_name())
+            .extension()
+            .is_some_and(|end| end == "log");
+        let age = entry
+            .metadata()
+            .and_then(|stat| stat.modified())?
+            .elapsed()
+            .unwrap_or_default();
+        if is_log && age > keep {
+            std::fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 impl Capture {
@@ -241,6 +268,24 @@ mod tests {
         assert!(tail.ends_with("line 9999"));
         assert!(super::tail(&vec![b'x'; 100_000]).len() <= TAIL);
         assert!(super::tail("\u{fc}".repeat(100_000).as_bytes()).len() <= TAIL);
+    }
+
+    #[tokio::test]
+    async fn old_logs_go_and_young_ones_and_other_files_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, _) = create_log(folder.path(), "7").await.unwrap();
+        let (young, _) = create_log(folder.path(), "7").await.unwrap();
+        let other = folder.path().join("notes");
+        std::fs::write(&other, "").unwrap();
+        let day = Duration::from_secs(86_400);
+        for path in [&old, &other] {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(std::time::SystemTime::now() - day * 31)
+                .unwrap();
+        }
+        assert_eq!(purge_logs(folder.path(), day * 30).unwrap(), 1);
+        assert!(!old.exists() && young.exists() && other.exists());
+        assert_eq!(purge_logs(&folder.path().join("nowhere"), day).unwrap(), 0);
     }
 
     #[tokio::test]

@@ -291,3 +291,50 @@ pub fn outcome(work: &Work, report: &JobReport, file: Option<FileRef>, attempt: 
     });
     job::outcome(report, origin, &work.facts, file, key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn to(text: &str, facts: &Value, file: Option<&FileRef>) -> Result<Vec<u8>, RenderError> {
+        let spec = StepSpec::Move(Text::compile(text).unwrap());
+        let steps = prepare(&[spec], facts, file, Path::new("/setup"))?;
+        match &steps[..] {
+            [Step::File(FileStep::Move(path))] => Ok(path.as_os_str().as_bytes().to_vec()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_place_starts_at_the_setup_folder_and_keeps_its_last_slash() {
+        let none = json!({});
+        assert_eq!(to("drop/done/", &none, None).unwrap(), b"/setup/drop/done/");
+        assert_eq!(to("../done/x.csv", &none, None).unwrap(), b"/setup/../done/x.csv");
+        assert_eq!(to("/srv/done/", &none, None).unwrap(), b"/srv/done/");
+    }
+
+    #[test]
+    fn a_file_name_cannot_climb_out_of_the_place() {
+        let facts = json!({"file": {"stem": ".."}});
+        let error = to("done/{{file.stem}}/", &facts, None).unwrap_err();
+        assert!(error.message.contains("only the rule itself may say"), "{error}");
+        assert!(to("", &facts, None).is_err());
+        assert!(to("{{file.stem}}", &json!({"file": {"stem": "a\0b"}}), None).is_err());
+    }
+
+    #[test]
+    fn a_place_named_by_odd_bytes_keeps_them() {
+        let file = FileRef {
+            root: OsString::from_vec(b"/dr\xf6p".to_vec()).into(),
+            relative: OsString::from_vec(b"caf\xe9.csv".to_vec()).into(),
+            size: 0,
+            mtime_ns: 0,
+        };
+        let facts = json!({"file": file.facts()});
+        let place = |text| to(text, &facts, Some(&file)).unwrap();
+        assert_eq!(place("{{file.folder}}/done/"), b"/dr\xf6p/done/");
+        assert_eq!(place("/kept/old {{file.name}}"), b"/kept/old caf\xe9.csv");
+        assert_eq!(place("{{file.root}}/{{file.name}}"), b"/dr\xf6p/caf\xe9.csv");
+    }
+}
