@@ -1,1 +1,270 @@
-//! (to be written)
+//! `file_arrives`: files that settled in a watched folder.
+//!
+//! What the user writes is a [`Watch`]; what it means is in `file/folder.rs`, one task for each watched
+//! folder, so that a share that does not answer stops nobody else. This page starts and stops them, and
+//! hands each the hints that are about its folder.
+//!
+//! ```text
+//!   kernel --> watch --> hints --+--> folder A --+
+//!                                |               +--> store: events, seen files, status, troubles
+//!   Handle: forget, replace -----+--> folder B --+
+//! ```
+//!
+//! **The scan is the truth, a notification only a hint.** Whatever is dropped between here and there costs
+//! time, never an event: a full scan runs at the start, at every loss that is noticed, when the root is
+//! back, and always after [`Watch::scan_every`].
+//!
+//! **The same happening gets the same key**, see [`record::key`]; it is recorded together with the row that
+//! makes the file known, in one transaction. Killed before it, the next start finds the file again; killed
+//! after it, the file is known.
+
+pub mod candidates;
+mod folder;
+pub mod record;
+pub mod status;
+mod sweep;
+
+use crate::clock::Clock;
+use crate::event::FileRef;
+use crate::source::Watch;
+use crate::source::memory::Memory;
+use crate::source::watch::{Hint, Hints, Watcher};
+use crate::store::{Store, StoreError};
+use folder::{Folder, Input};
+use status::Looked;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use sweep::lock;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Inputs that may wait for a folder. Beyond that they are dropped, and it scans.
+const WAITING: usize = 16_384;
+
+/// What a source is told from outside.
+#[derive(Debug)]
+enum Command {
+    Forget(FileRef),
+    Rescan,
+    Replace(Vec<Watch>),
+}
+
+/// Tells a running [`FileSource`] something. Cheap to clone; saying something to one that has ended does
+/// nothing.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Handle {
+    /// We moved or deleted this file, and the store knows (`store::Also::gone`): when it comes back, even
+    /// identical, it has arrived anew.
+    pub fn forget(&self, file: FileRef) {
+        let _ = self.commands.send(Command::Forget(file));
+    }
+
+    /// Scans all folders now.
+    pub fn rescan(&self) {
+        let _ = self.commands.send(Command::Rescan);
+    }
+
+    /// These are the watched folders from now on. A watch of the same id goes on with what it knows.
+    pub fn replace(&self, watches: Vec<Watch>) {
+        let _ = self.commands.send(Command::Replace(watches));
+    }
+}
+
+/// The watched folders of a setup.
+#[derive(Debug)]
+pub struct FileSource {
+    watches: Vec<Watch>,
+    store: Store,
+    clock: Clock,
+    commands: mpsc::UnboundedReceiver<Command>,
+}
+
+/// A folder's task, seen from here.
+struct Running {
+    watch: Watch,
+    memory: Arc<Mutex<Memory>>,
+    inbox: mpsc::Sender<Input>,
+    /// Its inbox was full: something was not told.
+    lost: Arc<AtomicBool>,
+}
+
+impl Running {
+    fn forget(&self, file: &FileRef) {
+        let full = file.path();
+        if let Ok(relative) = full.strip_prefix(&self.watch.root) {
+            lock(&self.memory).lose_version(relative, file.size, file.mtime_ns);
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        if self.inbox.try_send(input).is_err() {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl FileSource {
+    /// A source for these watches that does nothing yet.
+    pub fn new(watches: Vec<Watch>, store: Store, clock: Clock) -> (FileSource, Handle) {
+        let (sender, commands) = mpsc::unbounded_channel();
+        let source = FileSource {
+            watches,
+            store,
+            clock,
+            commands,
+        };
+        (source, Handle { commands: sender })
+    }
+
+    /// Watches until told to stop. What has not settled by then is found again at the next start.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (watcher, mut hints) = match Watcher::new() {
+            Ok((watcher, hints)) => (Ok(Arc::new(watcher)), Some(hints)),
+            Err(why) => {
+                tracing::warn!(why, "the kernel gives no notifications, all folders are polled");
+                (Err(why), None)
+            }
+        };
+        let mut tasks = JoinSet::new();
+        let mut running: HashMap<String, Running> = HashMap::new();
+        let watches = std::mem::take(&mut self.watches);
+        self.replace(watches, &watcher, &mut running, &mut tasks);
+        let mut heard = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(command) = self.commands.recv() => match command {
+                    Command::Replace(watches) => self.replace(watches, &watcher, &mut running, &mut tasks),
+                    Command::Forget(file) => {
+                        // Not by the inbox: this is no hint that could be lost, and must not wait for
+                        // a folder that waits for its share.
+                        running.values().for_each(|folder| folder.forget(&file));
+                    }
+                    Command::Rescan => running.values().for_each(|folder| folder.tell(Input::Rescan)),
+                },
+                more = read(&mut hints, &mut heard) => {
+                    if !more {
+                        hints = None;
+                    }
+                    for hint in heard.drain(..) {
+                        route(&running, &hint);
+                    }
+                }
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        tracing::error!(%error, "a watched folder's task has failed");
+                    }
+                }
+            }
+        }
+        // Their inboxes close with this, and that is their sign to end.
+        running.clear();
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Looks at all folders once and waits until what is there has settled, as far as it does. Sets no
+    /// notifications. For `run --once`; safe beside a running daemon, since both find the same keys.
+    pub async fn look(&mut self) -> Result<Vec<Looked>, StoreError> {
+        let mut tasks = JoinSet::new();
+        let ids = ids(&self.watches);
+        for (place, watch) in self.watches.iter().cloned().enumerate() {
+            let none = Err("it is looked at once".to_owned());
+            let folder = Folder::new(
+                watch,
+                ids.clone(),
+                self.store.clone(),
+                self.clock.clone(),
+                none,
+                true,
+            );
+            tasks.spawn(async move { (place, folder.look().await) });
+        }
+        let mut looked = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            match ended {
+                Ok((place, result)) => looked.push((place, result?)),
+                Err(error) => tracing::error!(%error, "looking at a folder has failed"),
+            }
+        }
+        looked.sort_by_key(|(place, _)| *place);
+        Ok(looked.into_iter().map(|(_, looked)| looked).collect())
+    }
+
+    fn replace(
+        &self,
+        watches: Vec<Watch>,
+        watcher: &Result<Arc<Watcher>, String>,
+        running: &mut HashMap<String, Running>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let ids = ids(&watches);
+        running.retain(|id, _| ids.contains(id));
+        for watch in watches {
+            match running.get_mut(&watch.id) {
+                Some(folder) if folder.watch.root == watch.root => {
+                    folder.watch = watch.clone();
+                    folder.tell(Input::Update(watch));
+                }
+                _ => {
+                    let (inbox, outbox) = mpsc::channel(WAITING);
+                    let lost = Arc::new(AtomicBool::new(false));
+                    let (store, clock) = (self.store.clone(), self.clock.clone());
+                    let folder =
+                        Folder::new(watch.clone(), ids.clone(), store, clock, watcher.clone(), false);
+                    let memory = folder.memory();
+                    tasks.spawn(folder.run(outbox, lost.clone()));
+                    running.insert(
+                        watch.id.clone(),
+                        Running {
+                            watch,
+                            memory,
+                            inbox,
+                            lost,
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn ids(watches: &[Watch]) -> HashSet<String> {
+    watches.iter().map(|watch| watch.id.clone()).collect()
+}
+
+/// Waits for hints; for ever where there are none.
+async fn read(hints: &mut Option<Hints>, into: &mut Vec<Hint>) -> bool {
+    match hints {
+        Some(hints) => hints.read(into, 1_024).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells each folder what is about it.
+fn route(running: &HashMap<String, Running>, hint: &Hint) {
+    let under = |root: &Path, path: &PathBuf| path.starts_with(root);
+    for folder in running.values() {
+        let root = folder.watch.root.as_path();
+        let concerns = match hint {
+            Hint::Lost(_) => true,
+            Hint::Renamed(from, to) => under(root, from) || under(root, to),
+            Hint::Created(path)
+            | Hint::Folder(path)
+            | Hint::Written(path)
+            | Hint::Closed(path)
+            | Hint::RenamedTo(path)
+            | Hint::Left(path) => under(root, path),
+        };
+        if concerns {
+            folder.tell(Input::Hint(hint.clone()));
+        }
+    }
+}

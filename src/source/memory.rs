@@ -151,6 +151,20 @@ impl Memory {
         }
     }
 
+    /// The same, unless another version than this is known by now.
+    pub fn lose_version(&mut self, relative: &Path, size: u64, mtime_ns: i64) -> bool {
+        let like = self.like(Meta {
+            size,
+            mtime_ns,
+            ino: 0,
+        });
+        let same = self
+            .files
+            .get(&self.name(relative))
+            .is_some_and(|known| known.like == like);
+        same && self.lose(relative)
+    }
+
     /// The name was taken away, and may be there again already: whatever is there is an arrival.
     pub fn leave(&mut self, relative: &Path) {
         let name = self.name(relative);
@@ -167,7 +181,7 @@ impl Memory {
     }
 
     /// Forgets a path that still exists but that nobody looks at any more.
-    pub fn drop(&mut self, relative: &Path) {
+    pub fn forget(&mut self, relative: &Path) {
         let name = self.name(relative);
         if let Some(known) = self.files.remove(&name) {
             self.gone -= usize::from(known.seen & GONE != 0);

@@ -33,9 +33,9 @@ pub enum Hint {
     Written(PathBuf),
     /// A file that was open for writing was closed.
     Closed(PathBuf),
-    /// A name was renamed to this one.
+    /// A name from elsewhere was renamed to this one.
     RenamedTo(PathBuf),
-    /// Both names of a rename inside what is watched; follows [`Hint::RenamedTo`].
+    /// A name was renamed to the second one, and both are watched; [`Hint::Left`] told of the first.
     Renamed(PathBuf, PathBuf),
     /// A name went away: removed, or renamed to another.
     Left(PathBuf),
@@ -147,6 +147,8 @@ impl Watcher {
 struct Filter {
     created: Recent,
     written: Recent,
+    /// The rename whose first half was reported last.
+    renaming: Option<usize>,
 }
 
 impl Filter {
@@ -158,6 +160,7 @@ impl Filter {
         if event.attrs.flag() == Some(Flag::Rescan) {
             return push(Hint::Lost("the kernel's queue overflowed".to_owned()));
         }
+        let tracker = event.attrs.tracker();
         let mut paths = event.paths.into_iter();
         let Some(path) = paths.next() else { return };
         match event.kind {
@@ -183,7 +186,12 @@ impl Filter {
                 self.written.remove(&path);
                 push(Hint::Closed(path));
             }
-            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => push(Hint::RenamedTo(path)),
+            // Where both halves were seen, notify reports the pair right after this.
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                if tracker.is_none() || tracker != self.renaming {
+                    push(Hint::RenamedTo(path));
+                }
+            }
             EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
                 if let Some(to) = paths.next() {
                     push(Hint::Renamed(path, to));
@@ -194,6 +202,7 @@ impl Filter {
                 RemoveKind::Folder | RemoveKind::File | RemoveKind::Other | RemoveKind::Any,
             ) => {
                 self.written.remove(&path);
+                self.renaming = tracker.or(self.renaming);
                 push(Hint::Left(path));
             }
             _ => {}
@@ -270,7 +279,6 @@ mod tests {
                 Hint::Closed(path("a")),
                 Hint::Created(path("b")),
                 Hint::Left(path("a")),
-                Hint::RenamedTo(path("c")),
                 Hint::Renamed(path("a"), path("c")),
                 Hint::Folder(path("d")),
                 Hint::Left(path("c")),

@@ -36,7 +36,11 @@ impl Candidates {
             marker: None,
             due: None,
         });
-        let due = if waiting.candidate.hear(heard, now) { Some(now) } else { due };
+        let due = if waiting.candidate.hear(heard, now) {
+            Some(now)
+        } else {
+            due
+        };
         if let Some(old) = std::mem::replace(&mut waiting.due, due) {
             self.due.remove(&(old, key.clone()));
         }
@@ -59,7 +63,9 @@ impl Candidates {
                 Some((due, _)) if *due <= now => {}
                 _ => break,
             }
-            let Some((_, path)) = self.due.pop_first() else { break };
+            let Some((_, path)) = self.due.pop_first() else {
+                break;
+            };
             if let Some(waiting) = self.all.get_mut(&path) {
                 waiting.due = None;
             }
@@ -80,7 +86,9 @@ impl Candidates {
 
     /// Looks at it again then; `None`: only when something is heard.
     pub fn wait(&mut self, path: &Arc<Path>, until: Option<Duration>) {
-        let Some(waiting) = self.all.get_mut(path) else { return };
+        let Some(waiting) = self.all.get_mut(path) else {
+            return;
+        };
         if let Some(old) = std::mem::replace(&mut waiting.due, until) {
             self.due.remove(&(old, path.clone()));
         }
@@ -100,7 +108,9 @@ impl Candidates {
     /// Something was heard of this path: looks at once at every candidate whose marker it is. Returns
     /// whether there is one.
     pub fn marker_heard(&mut self, marker: &Path, now: Duration) -> bool {
-        let Some(files) = self.markers.get(marker).cloned() else { return false };
+        let Some(files) = self.markers.get(marker).cloned() else {
+            return false;
+        };
         for file in &files {
             self.wait(file, Some(now));
         }
@@ -122,6 +132,13 @@ impl Candidates {
             }
         }
         Some(waiting)
+    }
+
+    /// Those that no waiting will settle: not due at any time, or found changed more often than `most`.
+    pub fn hopeless(&self, most: u32) -> Vec<Arc<Path>> {
+        let hopeless = |waiting: &Waiting| waiting.due.is_none() || waiting.candidate.restarts() > most;
+        let paths = self.all.iter().filter(|(_, waiting)| hopeless(waiting));
+        paths.map(|(path, _)| path.clone()).collect()
     }
 
     /// Forgets all of them.
@@ -154,7 +171,11 @@ mod tests {
         all.hear(Path::new("b"), Heard::Written, SECOND * 2, SECOND);
         assert_eq!(all.next_due(), Some(SECOND));
         assert_eq!(all.take_due(SECOND, 9), [Arc::from(Path::new("a"))]);
-        assert_eq!(all.next_due(), Some(SECOND * 2), "writing does not put the first look off");
+        assert_eq!(
+            all.next_due(),
+            Some(SECOND * 2),
+            "writing does not put the first look off"
+        );
         let taken = all.take_due(SECOND * 3, 9);
         assert_eq!((taken.len(), all.len(), all.next_due()), (1, 2, None));
         all.wait(&taken[0], Some(SECOND * 9));
@@ -180,6 +201,9 @@ mod tests {
         assert_eq!(all.take_due(SECOND * 2, 9).len(), 2);
         all.remove(Path::new("a"));
         all.remove(Path::new("b"));
-        assert!(!all.marker_heard(Path::new("done"), SECOND), "nobody waits for it");
+        assert!(
+            !all.marker_heard(Path::new("done"), SECOND),
+            "nobody waits for it"
+        );
     }
 }

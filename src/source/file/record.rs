@@ -80,8 +80,15 @@ pub fn seen(watch: &Watch, path: &Path, meta: Meta, content: Option<[u8; 32]>, a
 
 /// The row that remembers that it went away.
 pub fn gone(watch: &Watch, path: &Path, arrivals: u32) -> SeenFile {
-    let meta = Meta { size: 0, mtime_ns: 0, ino: 0 };
-    SeenFile { gone: true, ..seen(watch, path, meta, None, arrivals) }
+    let meta = Meta {
+        size: 0,
+        mtime_ns: 0,
+        ino: 0,
+    };
+    SeenFile {
+        gone: true,
+        ..seen(watch, path, meta, None, arrivals)
+    }
 }
 
 /// The path below the root of the marker that this text names, for a file at `path`. `None` when it would
@@ -125,7 +132,16 @@ mod tests {
 
     fn arrival(path: &[u8], size: u64, mtime_ns: i64, content: Option<[u8; 32]>, number: u32) -> Arrival {
         let path = Arc::from(Path::new(std::ffi::OsStr::from_bytes(path)));
-        Arrival { path, meta: Meta { size, mtime_ns, ino: 0 }, content, number }
+        Arrival {
+            path,
+            meta: Meta {
+                size,
+                mtime_ns,
+                ino: 0,
+            },
+            content,
+            number,
+        }
     }
 
     proptest! {

@@ -51,6 +51,23 @@ pub struct WatchStatus {
     pub folder: Option<FolderId>,
 }
 
+/// What one complete look led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// The watch.
+    pub id: String,
+    /// Its folder.
+    pub root: PathBuf,
+    /// Files that arrived and were recorded.
+    pub arrived: u64,
+    /// Files it knows now.
+    pub known: u64,
+    /// Files that have not settled, for the next look: they kept changing, or their marker is not there.
+    pub left: u64,
+    /// Why the folder, or a part of it, could not be looked at.
+    pub trouble: Option<String>,
+}
+
 /// The mark's key for a watch.
 pub fn mark(watch: &str) -> String {
     format!("watch:{watch}")

@@ -87,7 +87,11 @@ impl Arms {
     }
 
     fn arm(&mut self, watcher: &Watcher, root: &Path, folder: &Path, id: FolderId, kind: FsKind) {
-        let path = if folder.as_os_str().is_empty() { root.to_owned() } else { root.join(folder) };
+        let path = if folder.as_os_str().is_empty() {
+            root.to_owned()
+        } else {
+            root.join(folder)
+        };
         if let Some((known, round)) = self.armed.get_mut(folder) {
             if *known == id {
                 *round = self.round;
@@ -116,7 +120,9 @@ impl Arms {
     pub fn leave(&mut self, watcher: &Watcher, root: &Path, folder: &Path) -> bool {
         let below = |map: &BTreeMap<PathBuf, (FolderId, u64)>| -> Vec<PathBuf> {
             let from = map.range(folder.to_owned()..).map(|(path, _)| path);
-            from.take_while(|path| path.starts_with(folder)).cloned().collect()
+            from.take_while(|path| path.starts_with(folder))
+                .cloned()
+                .collect()
         };
         let gone = below(&self.armed);
         for path in &gone {
@@ -127,11 +133,11 @@ impl Arms {
         !gone.is_empty()
     }
 
-    /// A whole scan met all there is: folders it did not meet are forgotten.
-    pub fn keep_met(&mut self, watcher: &Watcher, root: &Path, met: &dyn Fn(&Path) -> bool) {
+    /// A whole scan has ended: folders it did not meet are forgotten, where not meeting them is `certain`.
+    pub fn keep_met(&mut self, watcher: &Watcher, root: &Path, certain: &dyn Fn(&Path) -> bool) {
         let round = self.round;
         self.armed.retain(|path, (_, seen)| {
-            let keep = *seen == round || !met(path);
+            let keep = *seen == round || !certain(path);
             if !keep {
                 watcher.disarm(&root.join(path), false);
             }
@@ -142,7 +148,11 @@ impl Arms {
     /// The root is away: no folder is looked at.
     pub fn clear(&mut self, watcher: &Watcher, root: &Path) {
         for path in std::mem::take(&mut self.armed).into_keys() {
-            let path = if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) };
+            let path = if path.as_os_str().is_empty() {
+                root.to_owned()
+            } else {
+                root.join(path)
+            };
             watcher.disarm(&path, true);
         }
         self.unarmed.clear();
@@ -164,6 +174,9 @@ pub struct Sweep {
     pub arms: Arc<Mutex<Arms>>,
     /// This is the very first look, and what is there counts as known.
     pub first: bool,
+    /// These folders came to be during the very first look: what is in them is new, whatever that look
+    /// took it for.
+    pub came: bool,
     /// Where it tells.
     pub tell: mpsc::Sender<Progress>,
     /// Nobody wants to know any more.
@@ -184,7 +197,12 @@ impl Sweep {
         let starts = starts.unwrap_or_else(|| vec![PathBuf::new()]);
         let root = self.root.clone();
         let scanned = scan::scan(&root, &starts, fresh, &mut self);
-        let done = Done { whole, folder: root.id, scanned, took: began.elapsed() };
+        let done = Done {
+            whole,
+            folder: root.id,
+            scanned,
+            took: began.elapsed(),
+        };
         // Nobody listens only when the watch has ended.
         let _ = self.tell.blocking_send(Progress::Done(done));
     }
@@ -206,6 +224,9 @@ impl Visitor for Sweep {
         {
             let mut memory = lock(&self.memory);
             for file in found {
+                if self.came && memory.from_first_look(&file.relative) {
+                    memory.leave(&file.relative);
+                }
                 if memory.meet(&file.relative, file.meta) == Standing::Known {
                     continue;
                 }
