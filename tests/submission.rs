@@ -788,6 +788,7 @@ async fn there_are_never_more_connections_than_allowed_and_users_do_not_share_on
         let report = task.await.unwrap();
         assert!(is_accepted(&report), "{report:?}");
     }
+    assert_eq!(contoso.server.most_connections(), 2);
     for received in contoso.server.messages() {
         assert_eq!(received.mailbox.as_ref(), Some(&received.from));
     }

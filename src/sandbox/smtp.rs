@@ -182,6 +182,10 @@ struct Kept {
     heard: Vec<Vec<String>>,
     /// Connections signed in, by mailbox.
     open: HashMap<String, usize>,
+    /// Connections now.
+    now: usize,
+    /// The most there were at once.
+    most: usize,
 }
 
 impl Shared {
@@ -240,6 +244,11 @@ impl Server {
         self.shared.kept().heard.len()
     }
 
+    /// The most connections there were at once.
+    pub fn most_connections(&self) -> usize {
+        self.shared.kept().most
+    }
+
     /// Closes everything.
     pub fn stop(&self) {
         self.task.abort();
@@ -262,6 +271,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 let number = {
                     let mut kept = shared.kept();
                     kept.heard.push(Vec::new());
+                    kept.now += 1;
+                    kept.most = kept.most.max(kept.now);
                     kept.heard.len() - 1
                 };
                 connections.spawn(session::serve(stream, Arc::clone(&shared), number));

@@ -1,7 +1,7 @@
 //! Transcripts: what was said on the wire, line by line, for people who look for a fault.
 //!
 //! Secrets are masked before a line gets here, always: the dialogue hands over what may be shown
-//! ([`super::dialogue::Shown`]), and nothing here has a switch for more. A message's own bytes are
+//! ([`super::dialogue::Words`]), and nothing here has a switch for more. A message's own bytes are
 //! never shown, only how many they were. Lines of sessions at the same time may mix; each bears the
 //! number of its session.
 

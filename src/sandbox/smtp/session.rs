@@ -44,11 +44,12 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, number: usize)
         who: None,
     };
     let _ = session.run(stream).await;
-    if let Some(who) = session.who {
-        let mut kept = shared.kept();
-        if let Some(open) = kept.open.get_mut(&who.mailbox) {
-            *open = open.saturating_sub(1);
-        }
+    let mut kept = shared.kept();
+    kept.now = kept.now.saturating_sub(1);
+    if let Some(who) = session.who
+        && let Some(open) = kept.open.get_mut(&who.mailbox)
+    {
+        *open = open.saturating_sub(1);
     }
 }
 
