@@ -6,12 +6,14 @@
 //! | [`email`] | a [`Mail`]: envelope and frozen bytes | `sender` |
 //! | [`run`] | a [`Step::Run`] of a [`Work`] | a process group of its own |
 //! | [`file`] | a [`Step::File`] of a [`Work`] | the file system |
+//!
+//! [`work`] does the steps of a [`Work`] in order.
 
 pub mod email;
 pub mod file;
 pub mod run;
+pub mod work;
 
-use crate::entry::EntryId;
 use crate::event::{EventId, FileRef};
 use crate::mail::Envelope;
 use crate::mail::address::Address;
@@ -107,45 +109,6 @@ pub enum FileStep {
     Copy(PathBuf),
     /// Away with it.
     Delete,
-}
-
-/// How a job ended: the `job` facts.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct JobReport {
-    /// The job's name.
-    pub name: String,
-    /// Ended well.
-    pub ok: bool,
-    /// Exit code, where it ended by itself.
-    pub exit_code: Option<i32>,
-    /// Name of the signal that ended it (`SIGKILL`).
-    pub signal: Option<String>,
-    /// Seconds from start to end of the last attempt.
-    pub duration: f64,
-    /// Which attempt this was, from 1.
-    pub attempt: u32,
-    /// The time limit ended it.
-    pub timed_out: bool,
-    /// We were killed while it ran; how it ended is not known.
-    pub lost: bool,
-    /// It was left out, because the same job still ran.
-    pub skipped: bool,
-    /// One sentence: `ended with exit code 3`, `could not be started: No such file or directory`.
-    pub summary: String,
-    /// The last lines of its output, control characters made visible.
-    pub output_tail: String,
-    /// Output is missing: it was more than the caps, or a grandchild kept it open.
-    pub output_incomplete: bool,
-    /// The log file with the whole output (up to its cap), absolute; `attach: job.log`.
-    pub log: Option<String>,
-    /// RFC 3339.
-    pub started: String,
-    /// RFC 3339.
-    pub ended: String,
-    /// The command, for people.
-    pub command: String,
-    /// Which entry it was, if one of ours.
-    pub entry: Option<EntryId>,
 }
 
 /// One step of work, as the rule says it: texts are templates.
