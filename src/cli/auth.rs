@@ -95,7 +95,11 @@ impl Face for Terminal {
     }
 
     fn browse(&self, url: &str) {
-        let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+        let program = if cfg!(target_os = "macos") {
+            "open"
+        } else {
+            "xdg-open"
+        };
         let has_screen = cfg!(target_os = "macos")
             || ["DISPLAY", "WAYLAND_DISPLAY"]
                 .iter()
@@ -151,7 +155,9 @@ pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn F
             Ok((account, oauth2)) => sign_in(&account.name, oauth2, &keeper, &options, &clock, face).await,
             Err(exit) => exit,
         },
-        Command::Status { account, json } => status(settings, &keeper, account.as_deref(), json, &clock, face).await,
+        Command::Status { account, json } => {
+            status(settings, &keeper, account.as_deref(), json, &clock, face).await
+        }
         Command::Refresh { account } => match choose(settings, account.as_deref(), face) {
             Ok((account, _)) => refresh(&account.name, &keeper, settings, face).await,
             Err(exit) => exit,
@@ -195,7 +201,11 @@ async fn keeper(settings: &Settings, clock: Clock) -> Result<Arc<Keeper>, OpenEr
 }
 
 /// The account that was named, or the only one that can be meant.
-fn choose<'a>(settings: &'a Settings, name: Option<&str>, face: &dyn Face) -> Result<(&'a Account, &'a OAuth2), Exit> {
+fn choose<'a>(
+    settings: &'a Settings,
+    name: Option<&str>,
+    face: &dyn Face,
+) -> Result<(&'a Account, &'a OAuth2), Exit> {
     let of = |account: &'a Account| match &account.credential {
         Credential::OAuth2(oauth2) => Some((account, &**oauth2)),
         _ => None,
@@ -309,7 +319,11 @@ pub async fn sign_in(
     for note in notes {
         face.tell(&format!("note: {note}"));
     }
-    let signed_in = kept.identity.name().map(|name| format!(" as {name}")).unwrap_or_default();
+    let signed_in = kept
+        .identity
+        .name()
+        .map(|name| format!(" as {name}"))
+        .unwrap_or_default();
     face.tell(&format!(
         "Account `{account}` is signed in{signed_in}. Granted: {}. It is renewed by itself while `tidings run` runs.",
         refusal::shown(&kept.scopes.join(" "))
@@ -321,7 +335,14 @@ pub async fn sign_in(
 fn refused(error: &LoginError, oauth2: &OAuth2, account: &str, face: &dyn Face) -> Exit {
     match error {
         LoginError::Server(failure) => {
-            explain(&refusal::reason(failure, oauth2.provider, &format!("to sign in account `{account}`")), face);
+            explain(
+                &refusal::reason(
+                    failure,
+                    oauth2.provider,
+                    &format!("to sign in account `{account}`"),
+                ),
+                face,
+            );
             exit_of(refusal::judge(failure, oauth2.provider))
         }
         LoginError::Callback(CallbackError::Refused(reason)) => {
@@ -436,19 +457,31 @@ async fn status(
         && !settings.accounts.contains_key(name)
     {
         let names: Vec<&str> = settings.accounts.keys().map(String::as_str).collect();
-        face.tell(&format!("there is no account `{}`; there are: {}", refusal::shown(name), names.join(", ")));
+        face.tell(&format!(
+            "there is no account `{}`; there are: {}",
+            refusal::shown(name),
+            names.join(", ")
+        ));
         return Exit::Usage;
     }
     let mut list: Vec<Value> = Vec::new();
     let mut exit = Exit::Done;
-    for account in settings.accounts.values().filter(|account| only.is_none_or(|only| only == account.name)) {
+    for account in settings
+        .accounts
+        .values()
+        .filter(|account| only.is_none_or(|only| only == account.name))
+    {
         let Credential::OAuth2(_) = account.credential else {
             list.push(json!({
                 "account": account.name, "credential": kind(account), "user": account.user,
                 "state": "not_applicable", "verified": null,
             }));
             if !as_json {
-                face.out(&format!("{}: signs in with {}; nothing to look after", account.name, kind(account)));
+                face.out(&format!(
+                    "{}: signs in with {}; nothing to look after",
+                    account.name,
+                    kind(account)
+                ));
             }
             continue;
         };
@@ -464,7 +497,12 @@ async fn status(
             value["user"] = json!(account.user);
             list.push(value);
         } else {
-            face.out(&described(&grant, account, &settings.defaults.timezone, clock.now()));
+            face.out(&described(
+                &grant,
+                account,
+                &settings.defaults.timezone,
+                clock.now(),
+            ));
         }
     }
     if as_json {
@@ -496,21 +534,37 @@ fn described(grant: &GrantStatus, account: &Account, zone: &TimeZone, now: Times
         line("since", format!("{} ({})", time(since, zone), ago(since, now)));
     }
     if let Some(obtained) = grant.obtained {
-        line("grant", format!("given {} ({})", time(obtained, zone), ago(obtained, now)));
+        line(
+            "grant",
+            format!("given {} ({})", time(obtained, zone), ago(obtained, now)),
+        );
     }
     if let (Some(expires), Some(refreshed)) = (grant.access_expires, grant.refreshed) {
         let word = if expires > now { "until" } else { "ended" };
-        line("access", format!("{word} {}, last renewed {}", time(expires, zone), ago(refreshed, now)));
+        line(
+            "access",
+            format!(
+                "{word} {}, last renewed {}",
+                time(expires, zone),
+                ago(refreshed, now)
+            ),
+        );
     }
     if !grant.renewable && grant.access_expires.is_some() {
-        line("", "no refresh token: when access ends, somebody must sign in".to_owned());
+        line(
+            "",
+            "no refresh token: when access ends, somebody must sign in".to_owned(),
+        );
     }
     if !grant.scopes.is_empty() {
         line("granted", refusal::shown(&grant.scopes.join(" ")));
     }
     if let Some(date) = grant.secret_expires {
         let today = now.to_zoned(zone.clone()).date();
-        let days = today.until((Unit::Day, date)).map(|span| span.get_days()).unwrap_or_default();
+        let days = today
+            .until((Unit::Day, date))
+            .map(|span| span.get_days())
+            .unwrap_or_default();
         let when = match days {
             ..0 => format!("ended {} days ago", -days),
             0 => "ends today".to_owned(),
@@ -519,7 +573,10 @@ fn described(grant: &GrantStatus, account: &Account, zone: &TimeZone, now: Times
         line("secret", format!("{when}, {date}"));
     }
     if let Some(skew) = grant.skew.filter(|skew| skew.abs() > 60) {
-        line("clock", format!("the server's is {skew} s ahead of ours; check the time service of this machine"));
+        line(
+            "clock",
+            format!("the server's is {skew} s ahead of ours; check the time service of this machine"),
+        );
     }
     let troubled = grant.trouble.as_ref().map(|trouble| &trouble.reason);
     for reason in [grant.reason.as_ref(), troubled].into_iter().flatten() {
@@ -535,12 +592,16 @@ fn described(grant: &GrantStatus, account: &Account, zone: &TimeZone, now: Times
 }
 
 fn time(time: Timestamp, zone: &TimeZone) -> String {
-    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
+    time.to_zoned(zone.clone())
+        .strftime("%Y-%m-%d %H:%M %Z")
+        .to_string()
 }
 
 /// How long ago, in the largest unit that says enough.
 fn ago(time: Timestamp, now: Timestamp) -> String {
-    let passed = Duration::try_from(now.duration_since(time)).unwrap_or_default().as_secs();
+    let passed = Duration::try_from(now.duration_since(time))
+        .unwrap_or_default()
+        .as_secs();
     match passed {
         0..120 => "just now".to_owned(),
         120..7_200 => format!("{} minutes ago", passed / 60),

@@ -29,10 +29,14 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 #[derive(Debug, thiserror::Error)]
 pub enum CallbackError {
     /// The redirect does not lead to this machine.
-    #[error("the redirect address {0} does not lead back to this machine\n\nhint: use http://127.0.0.1 or http://localhost, or sign in with --paste")]
+    #[error(
+        "the redirect address {0} does not lead back to this machine\n\nhint: use http://127.0.0.1 or http://localhost, or sign in with --paste"
+    )]
     Elsewhere(Url),
     /// Somebody else listens there.
-    #[error("cannot listen on {address} for the browser's answer: {source}\n\nhint: another sign-in may still be waiting there; end it, choose another port in `redirect`, or sign in with --paste")]
+    #[error(
+        "cannot listen on {address} for the browser's answer: {source}\n\nhint: another sign-in may still be waiting there; end it, choose another port in `redirect`, or sign in with --paste"
+    )]
     Bind {
         /// Where.
         address: String,
@@ -46,10 +50,14 @@ pub enum CallbackError {
     #[error("{}", .0.text)]
     Refused(Box<Reason>),
     /// The answer is not to our question.
-    #[error("this is not the answer to this sign-in: {0}\n\nhint: use the newest address that was printed, and paste where the browser ended after it")]
+    #[error(
+        "this is not the answer to this sign-in: {0}\n\nhint: use the newest address that was printed, and paste where the browser ended after it"
+    )]
     Foreign(&'static str),
     /// Neither a code nor an error in it.
-    #[error("there is no code in it\n\nhint: paste the whole address the browser ended at; it contains `code=`")]
+    #[error(
+        "there is no code in it\n\nhint: paste the whole address the browser ended at; it contains `code=`"
+    )]
     Empty,
 }
 
@@ -65,7 +73,12 @@ pub fn judge(query: &str, expected: &Expected, provider: Provider) -> Verdict {
             return Err(CallbackError::Foreign("a field comes twice"));
         }
     }
-    let field = |name: &str| fields.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let field = |name: &str| {
+        fields
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    };
     if field("code").is_none() && field("error").is_none() {
         return Err(CallbackError::Empty);
     }
@@ -80,7 +93,9 @@ pub fn judge(query: &str, expected: &Expected, provider: Provider) -> Verdict {
             return Err(CallbackError::Foreign("`iss` names another issuer"));
         }
         (Some((_, true)), None) => {
-            return Err(CallbackError::Foreign("`iss` is missing, though the issuer promised it"));
+            return Err(CallbackError::Foreign(
+                "`iss` is missing, though the issuer promised it",
+            ));
         }
         _ => {}
     }
@@ -99,7 +114,9 @@ pub fn judge(query: &str, expected: &Expected, provider: Provider) -> Verdict {
             text: text.clone(),
             ..Symptom::default()
         };
-        let Advice { id, meaning, steps, .. } = advise(&symptom, provider);
+        let Advice {
+            id, meaning, steps, ..
+        } = advise(&symptom, provider);
         return Err(CallbackError::Refused(Box::new(Reason {
             text: format!("the sign-in was refused: {meaning}"),
             reply: Some(text),
@@ -158,16 +175,21 @@ impl Listener {
             _ => (Ipv4Addr::LOCALHOST, wanted).into(),
         };
         let bind = |address: SocketAddr| async move {
-            TcpListener::bind(address).await.map_err(|source| CallbackError::Bind {
-                address: address.to_string(),
-                source,
-            })
+            TcpListener::bind(address)
+                .await
+                .map_err(|source| CallbackError::Bind {
+                    address: address.to_string(),
+                    source,
+                })
         };
         let mut tries = 0;
         let (sockets, port) = loop {
             tries += 1;
             let socket = bind(first).await?;
-            let port = socket.local_addr().map(|address| address.port()).unwrap_or(wanted);
+            let port = socket
+                .local_addr()
+                .map(|address| address.port())
+                .unwrap_or(wanted);
             if !both {
                 break (vec![socket], port);
             }
@@ -251,12 +273,26 @@ async fn knock(
 ) -> Response {
     // A browser may ask for the same address without the last slash, never for another path.
     if uri.path().trim_end_matches('/') != desk.path.trim_end_matches('/') {
-        return page(StatusCode::NOT_FOUND, "Nothing here", "This address only waits for a sign-in.", None);
+        return page(
+            StatusCode::NOT_FOUND,
+            "Nothing here",
+            "This address only waits for a sign-in.",
+            None,
+        );
     }
     if method != axum::http::Method::GET {
-        return page(StatusCode::METHOD_NOT_ALLOWED, "Not like this", "A sign-in comes back with GET.", None);
+        return page(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "Not like this",
+            "A sign-in comes back with GET.",
+            None,
+        );
     }
-    let verdict = judge(query.as_deref().unwrap_or_default(), &desk.expected, desk.provider);
+    let verdict = judge(
+        query.as_deref().unwrap_or_default(),
+        &desk.expected,
+        desk.provider,
+    );
     if let Err(error @ (CallbackError::Foreign(_) | CallbackError::Empty)) = &verdict {
         (desk.strange)(error);
         let text = error.to_string();
@@ -264,7 +300,12 @@ async fn knock(
         return page(StatusCode::BAD_REQUEST, "This sign-in does not fit", text, None);
     }
     let Some(answered) = desk.answered.lock().ok().and_then(|mut answered| answered.take()) else {
-        return page(StatusCode::GONE, "Already answered", "You can close this window.", None);
+        return page(
+            StatusCode::GONE,
+            "Already answered",
+            "You can close this window.",
+            None,
+        );
     };
     let response = match &verdict {
         Ok(_) => page(
@@ -277,7 +318,11 @@ async fn knock(
             StatusCode::OK,
             "Not signed in",
             &reason.text,
-            Some(&format!("{}\n{}", reason.reply.as_deref().unwrap_or_default(), reason.steps.join("\n"))),
+            Some(&format!(
+                "{}\n{}",
+                reason.reply.as_deref().unwrap_or_default(),
+                reason.steps.join("\n")
+            )),
         ),
         Err(error) => page(StatusCode::BAD_REQUEST, "Not signed in", &error.to_string(), None),
     };
@@ -313,7 +358,9 @@ fn page(status: StatusCode, title: &str, text: &str, more: Option<&str>) -> Resp
     ];
     let mut response = (status, body).into_response();
     for (name, value) in headers {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }
@@ -355,8 +402,17 @@ mod tests {
 
     #[test]
     fn wrong_missing_or_doubled_state_is_foreign() {
-        for query in ["code=c&state=wrong", "code=c", "code=c&state=", "code=c&state=right&state=right", "error=x&state=no"] {
-            assert!(matches!(judged(query, None), Err(CallbackError::Foreign(_))), "{query}");
+        for query in [
+            "code=c&state=wrong",
+            "code=c",
+            "code=c&state=",
+            "code=c&state=right&state=right",
+            "error=x&state=no",
+        ] {
+            assert!(
+                matches!(judged(query, None), Err(CallbackError::Foreign(_))),
+                "{query}"
+            );
         }
     }
 
@@ -365,27 +421,45 @@ mod tests {
         let ours = Some(("https://id.example", false));
         assert!(judged("code=c&state=right&iss=https%3A%2F%2Fid.example", ours).is_ok());
         assert!(judged("code=c&state=right", ours).is_ok());
-        assert!(matches!(judged("code=c&state=right&iss=https%3A%2F%2Fevil.example", ours), Err(CallbackError::Foreign(_))));
-        assert!(matches!(judged("code=c&state=right", Some(("https://id.example", true))), Err(CallbackError::Foreign(_))));
+        assert!(matches!(
+            judged("code=c&state=right&iss=https%3A%2F%2Fevil.example", ours),
+            Err(CallbackError::Foreign(_))
+        ));
+        assert!(matches!(
+            judged("code=c&state=right", Some(("https://id.example", true))),
+            Err(CallbackError::Foreign(_))
+        ));
     }
 
     #[test]
     fn refusal_keeps_the_servers_words_harmless() {
-        let Err(CallbackError::Refused(reason)) =
-            judged("error=access_denied&error_description=AADSTS65004%3A%20no%1b%5b2J&state=right", None)
-        else {
+        let Err(CallbackError::Refused(reason)) = judged(
+            "error=access_denied&error_description=AADSTS65004%3A%20no%1b%5b2J&state=right",
+            None,
+        ) else {
             panic!("not refused");
         };
-        assert_eq!(reason.reply.as_deref(), Some("access_denied: AADSTS65004: no\\u{1b}[2J"));
+        assert_eq!(
+            reason.reply.as_deref(),
+            Some("access_denied: AADSTS65004: no\\u{1b}[2J")
+        );
     }
 
     #[test]
     fn pasting_takes_the_address_its_query_or_the_code() {
         let taken = |line: &str| pasted(line, &expected(None), Provider::Generic);
-        for line in ["http://127.0.0.1:1/?code=abc&state=right", " code=abc&state=right\n", "abc", "?code=abc&state=right#x"] {
+        for line in [
+            "http://127.0.0.1:1/?code=abc&state=right",
+            " code=abc&state=right\n",
+            "abc",
+            "?code=abc&state=right#x",
+        ] {
             assert_eq!(taken(line).unwrap().expose(), "abc", "{line}");
         }
-        assert!(matches!(taken("http://127.0.0.1/?code=abc&state=old"), Err(CallbackError::Foreign(_))));
+        assert!(matches!(
+            taken("http://127.0.0.1/?code=abc&state=old"),
+            Err(CallbackError::Foreign(_))
+        ));
         for line in ["", "http://127.0.0.1/", "two words"] {
             assert!(matches!(taken(line), Err(CallbackError::Empty)), "{line}");
         }
@@ -393,13 +467,21 @@ mod tests {
 
     #[tokio::test]
     async fn free_port_is_found_and_localhost_means_both_families() {
-        let one = Listener::bind(&Url::parse("http://127.0.0.1:0/").unwrap()).await.unwrap();
+        let one = Listener::bind(&Url::parse("http://127.0.0.1:0/").unwrap())
+            .await
+            .unwrap();
         assert_ne!(one.redirect().port(), Some(0));
         assert_eq!(one.sockets.len(), 1);
-        let both = Listener::bind(&Url::parse("http://localhost/back").unwrap()).await.unwrap();
+        let both = Listener::bind(&Url::parse("http://localhost/back").unwrap())
+            .await
+            .unwrap();
         let port = both.redirect().port().unwrap();
         assert_eq!(both.redirect().path(), "/back");
-        assert!(both.sockets.iter().all(|socket| socket.local_addr().unwrap().port() == port));
+        assert!(
+            both.sockets
+                .iter()
+                .all(|socket| socket.local_addr().unwrap().port() == port)
+        );
         let taken = Listener::bind(both.redirect()).await.unwrap_err().to_string();
         assert!(taken.contains("--paste"), "{taken}");
     }

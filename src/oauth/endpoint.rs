@@ -66,7 +66,10 @@ fn document_of(issuer: &Url) -> Url {
     let mut url = issuer.clone();
     url.set_query(None);
     url.set_fragment(None);
-    let path = format!("{}/.well-known/openid-configuration", issuer.path().trim_end_matches('/'));
+    let path = format!(
+        "{}/.well-known/openid-configuration",
+        issuer.path().trim_end_matches('/')
+    );
     url.set_path(&path);
     url
 }
@@ -119,9 +122,13 @@ fn from_document(settings: &OAuth2, issuer: &Url, document: &Value) -> Result<En
 }
 
 fn checked(endpoints: Endpoints) -> Result<Endpoints, Failure> {
-    for url in [Some(&endpoints.token), endpoints.authorize.as_ref(), endpoints.revoke.as_ref()]
-        .into_iter()
-        .flatten()
+    for url in [
+        Some(&endpoints.token),
+        endpoints.authorize.as_ref(),
+        endpoints.revoke.as_ref(),
+    ]
+    .into_iter()
+    .flatten()
     {
         allowed(url).map_err(Failure::Setting)?;
     }
@@ -165,7 +172,10 @@ mod tests {
     #[test]
     fn document_address_keeps_the_issuers_path() {
         let of = |issuer: &str| document_of(&Url::parse(issuer).unwrap()).to_string();
-        assert_eq!(of("https://id.example"), "https://id.example/.well-known/openid-configuration");
+        assert_eq!(
+            of("https://id.example"),
+            "https://id.example/.well-known/openid-configuration"
+        );
         assert_eq!(
             of("https://login.example/tenant/v2.0"),
             "https://login.example/tenant/v2.0/.well-known/openid-configuration"
@@ -183,7 +193,10 @@ mod tests {
     #[test]
     fn settings_overrule_the_document() {
         let issuer = Url::parse("https://id.example").unwrap();
-        let own = OAuth2 { token_url: Some(Url::parse("https://own.example/t").unwrap()), ..settings() };
+        let own = OAuth2 {
+            token_url: Some(Url::parse("https://own.example/t").unwrap()),
+            ..settings()
+        };
         let found = from_document(&own, &issuer, &document("https://id.example")).unwrap();
         assert_eq!(found.token.as_str(), "https://own.example/t");
         assert!(found.names_itself);
@@ -194,7 +207,10 @@ mod tests {
         let issuer = Url::parse("https://id.example").unwrap();
         let mut document = document("https://id.example");
         document["token_endpoint"] = json!("http://id.example/token");
-        assert!(matches!(from_document(&settings(), &issuer, &document), Err(Failure::Setting(_))));
+        assert!(matches!(
+            from_document(&settings(), &issuer, &document),
+            Err(Failure::Setting(_))
+        ));
     }
 
     #[test]

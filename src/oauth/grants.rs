@@ -53,7 +53,9 @@ impl Identity {
     /// The payload of a JWT; nothing where it is none.
     pub fn of(id_token: &str) -> Option<Identity> {
         let payload = id_token.split('.').nth(1)?;
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(payload.trim_end_matches('='))
+            .ok()?;
         let claims: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
         let text = |key: &str| {
             claims
@@ -125,7 +127,9 @@ pub struct Expected {
 
 impl std::fmt::Debug for Question {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Question").field("redirect", &self.redirect).finish_non_exhaustive()
+        f.debug_struct("Question")
+            .field("redirect", &self.redirect)
+            .finish_non_exhaustive()
     }
 }
 
@@ -189,7 +193,8 @@ impl Client {
         let authorize = endpoints.authorize.clone().ok_or_else(|| {
             Failure::Setting("nothing says where people sign in: set `authorize_url`".to_owned())
         })?;
-        let client: Bare<EndpointSet, EndpointNotSet> = self.bare(None).set_auth_uri(AuthUrl::from_url(authorize));
+        let client: Bare<EndpointSet, EndpointNotSet> =
+            self.bare(None).set_auth_uri(AuthUrl::from_url(authorize));
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256_len(48);
         let redirect_uri = RedirectUrl::from_url(redirect.clone());
         let mut request = client
@@ -226,7 +231,10 @@ impl Client {
         let client = self.token_client().await?;
         let redirect_uri = RedirectUrl::from_url(question.redirect.clone());
         let date = Mutex::new(None);
-        let http = Through { client: self, date: &date };
+        let http = Through {
+            client: self,
+            date: &date,
+        };
         let result = client
             .exchange_code(AuthorizationCode::new(code.expose().to_owned()))
             .set_redirect_uri(std::borrow::Cow::Borrowed(&redirect_uri))
@@ -240,7 +248,10 @@ impl Client {
     pub async fn refresh(&self, refresh: &Secret, scopes: &[String]) -> Result<Answer, Failure> {
         let client = self.token_client().await?;
         let date = Mutex::new(None);
-        let http = Through { client: self, date: &date };
+        let http = Through {
+            client: self,
+            date: &date,
+        };
         let token = RefreshToken::new(refresh.expose().to_owned());
         let result = client
             .exchange_refresh_token(&token)
@@ -354,11 +365,7 @@ impl Client {
                 .map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect::<Vec<_>>())
                 .filter(|scopes| !scopes.is_empty()),
             token_type: tokens.token_type().as_ref().to_owned(),
-            identity: tokens
-                .extra_fields()
-                .id_token
-                .as_deref()
-                .and_then(Identity::of),
+            identity: tokens.extra_fields().id_token.as_deref().and_then(Identity::of),
             skew: date.lock().ok().and_then(|date| *date),
         })
     }
@@ -403,7 +410,10 @@ fn normal(body: &[u8]) -> Result<Vec<u8>, String> {
     if !kept.contains_key("access_token") {
         return Err("there is no access_token in it".to_owned());
     }
-    let token_type = given.get("token_type").and_then(Value::as_str).unwrap_or("Bearer");
+    let token_type = given
+        .get("token_type")
+        .and_then(Value::as_str)
+        .unwrap_or("Bearer");
     kept.insert("token_type".to_owned(), Value::from(token_type));
     let seconds = match given.get("expires_in") {
         Some(Value::Number(number)) => number.as_f64(),
@@ -416,9 +426,12 @@ fn normal(body: &[u8]) -> Result<Vec<u8>, String> {
     }
     let scope = match given.get("scope") {
         Some(Value::String(text)) => Some(text.clone()),
-        Some(Value::Array(list)) => {
-            Some(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
-        }
+        Some(Value::Array(list)) => Some(
+            list.iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" "),
+        ),
         _ => None,
     };
     if let Some(scope) = scope {
@@ -445,22 +458,36 @@ mod tests {
 
     #[test]
     fn identity_is_read_from_the_payload() {
-        let identity = Identity::of(&jwt(r#"{"preferred_username":"Alice@contoso.com","oid":"o","tid":"t"}"#)).unwrap();
+        let identity = Identity::of(&jwt(
+            r#"{"preferred_username":"Alice@contoso.com","oid":"o","tid":"t"}"#,
+        ))
+        .unwrap();
         assert_eq!(identity.is("alice@CONTOSO.com"), Some(true));
         assert_eq!(identity.is("bob@contoso.com"), Some(false));
-        assert_eq!(Identity::of(&jwt(r#"{"sub":"1"}"#)).unwrap().is("bob@contoso.com"), None);
+        assert_eq!(
+            Identity::of(&jwt(r#"{"sub":"1"}"#))
+                .unwrap()
+                .is("bob@contoso.com"),
+            None
+        );
         assert_eq!(Identity::of("not a token"), None);
     }
 
     #[test]
     fn odd_successes_are_made_regular() {
-        let read = |body: &str| -> Value { serde_json::from_slice(&normal(body.as_bytes()).unwrap()).unwrap() };
-        let tokens = read(r#"{"access_token":"a","expires_in":"3599","scope":["x","y"],"refresh_token":null}"#);
+        let read =
+            |body: &str| -> Value { serde_json::from_slice(&normal(body.as_bytes()).unwrap()).unwrap() };
+        let tokens =
+            read(r#"{"access_token":"a","expires_in":"3599","scope":["x","y"],"refresh_token":null}"#);
         assert_eq!(tokens["expires_in"], 3599);
         assert_eq!(tokens["scope"], "x y");
         assert_eq!(tokens["token_type"], "Bearer");
         assert!(tokens.get("refresh_token").is_none());
-        assert!(read(r#"{"access_token":"a","expires_in":-1}"#).get("expires_in").is_none());
+        assert!(
+            read(r#"{"access_token":"a","expires_in":-1}"#)
+                .get("expires_in")
+                .is_none()
+        );
     }
 
     #[test]

@@ -94,7 +94,14 @@ enum Told {
 }
 
 impl Holder {
-    pub(super) fn new(name: String, client: Client, store: Store, vault: Arc<Vault>, lock: PathBuf, clock: Clock) -> Holder {
+    pub(super) fn new(
+        name: String,
+        client: Client,
+        store: Store,
+        vault: Arc<Vault>,
+        lock: PathBuf,
+        clock: Clock,
+    ) -> Holder {
         Holder {
             name,
             client,
@@ -178,11 +185,18 @@ impl Holder {
     }
 
     /// What is to be done without asking the server, if that is all.
-    fn settled(&self, flight: &mut Flight, kept: &Kept, want: &Want) -> Option<Result<AccessToken, TokenError>> {
+    fn settled(
+        &self,
+        flight: &mut Flight,
+        kept: &Kept,
+        want: &Want,
+    ) -> Option<Result<AccessToken, TokenError>> {
         let now = self.clock.now();
         let decision = plan::decide(kept, want, &self.client.settings().client_id, &self.name, now);
         if decision == Decision::Renew && matches!(want, Want::Instead(_)) {
-            let lately = flight.forced.is_some_and(|forced| now < after(forced, signed(FORCED)));
+            let lately = flight
+                .forced
+                .is_some_and(|forced| now < after(forced, signed(FORCED)));
             if lately && kept.expires > now {
                 return Some(Ok(self.remember(kept)));
             }
@@ -269,7 +283,9 @@ impl Holder {
             );
         }
         let (refresh, previous) = match answer.refresh {
-            Some(new) if kept.refresh.as_ref().map(Secret::expose) != Some(new.expose()) => (Some(new), kept.refresh),
+            Some(new) if kept.refresh.as_ref().map(Secret::expose) != Some(new.expose()) => {
+                (Some(new), kept.refresh)
+            }
             _ => (kept.refresh, kept.previous),
         };
         Kept {
@@ -290,7 +306,13 @@ impl Holder {
     }
 
     /// Step 5. What cannot be stored stays in `flight` with the lock.
-    async fn keep(&self, flight: &mut Flight, kept: Kept, lock: File, want: &Want) -> Result<AccessToken, TokenError> {
+    async fn keep(
+        &self,
+        flight: &mut Flight,
+        kept: Kept,
+        lock: File,
+        want: &Want,
+    ) -> Result<AccessToken, TokenError> {
         for _ in 0..4 {
             let version = match self.load().await {
                 Ok((version, there)) if there.obtained == kept.obtained => version,
@@ -324,7 +346,11 @@ impl Holder {
             }
         }
         flight.unsaved = Some((kept.clone(), lock));
-        self.unstored(&kept, want, &self.transient("its grant is being changed by others", None))
+        self.unstored(
+            &kept,
+            want,
+            &self.transient("its grant is being changed by others", None),
+        )
     }
 
     /// The new grant is in memory only: its access token is not handed out before it is durable.
@@ -335,7 +361,10 @@ impl Holder {
             _ => token.secret().expose() != kept.access.expose(),
         }) {
             Some(token) => Ok(token),
-            None => Err(self.transient(&format!("its renewed grant cannot be stored: {error}"), Some(FIRST))),
+            None => Err(self.transient(
+                &format!("its renewed grant cannot be stored: {error}"),
+                Some(FIRST),
+            )),
         }
     }
 
@@ -349,13 +378,20 @@ impl Holder {
     ) -> Result<AccessToken, TokenError> {
         let now = self.clock.now();
         let provider = self.client.settings().provider;
-        let mut reason = refusal::reason(failure, provider, &format!("to renew the access of account `{}`", self.name));
+        let mut reason = refusal::reason(
+            failure,
+            provider,
+            &format!("to renew the access of account `{}`", self.name),
+        );
         if let Failure::Refused { refusal, .. } = failure {
             kept.claims = refusal.claims.clone().or(kept.claims);
         }
         let error = match refusal::judge(failure, provider) {
             Outcome::Transient => {
-                let failures = kept.trouble.as_ref().map_or(1, |trouble| trouble.failures.saturating_add(1));
+                let failures = kept
+                    .trouble
+                    .as_ref()
+                    .map_or(1, |trouble| trouble.failures.saturating_add(1));
                 let asked = refusal::retry_after(failure);
                 let wait = backoff::wait(failures, FIRST, LONGEST, asked, chance());
                 let trouble = Trouble {
@@ -367,14 +403,23 @@ impl Holder {
                 // Whoever never got the request, or said that it was too much, has rotated nothing.
                 let untouched = match failure {
                     Failure::Unreached { sent, .. } => !sent,
-                    Failure::Refused { refusal, .. } => refusal.symptom.http_status.is_some_and(|status| status < 500),
+                    Failure::Refused { refusal, .. } => {
+                        refusal.symptom.http_status.is_some_and(|status| status < 500)
+                    }
                     Failure::Unreadable { .. } => false,
                     Failure::Setting(_) => true,
                 };
                 if untouched {
                     kept.refresh_began = interrupted;
                 }
-                tracing::warn!(account = self.name, failures, wait_s = wait.as_secs(), reason = reason.text, reply = reason.reply, "renewal failed for now");
+                tracing::warn!(
+                    account = self.name,
+                    failures,
+                    wait_s = wait.as_secs(),
+                    reason = reason.text,
+                    reply = reason.reply,
+                    "renewal failed for now"
+                );
                 if failures >= MANY && plan::left(&kept, now).is_zero() {
                     self.open_case(&reason).await;
                 }
@@ -397,19 +442,34 @@ impl Holder {
                 };
                 let (told, probed) = (reason.clone(), now);
                 let (standing, error) = if outcome == Outcome::NeedsPerson {
-                    reason.steps.push(format!("Sign in again: tidings auth login {}", self.name));
+                    reason
+                        .steps
+                        .push(format!("Sign in again: tidings auth login {}", self.name));
                     (
-                        Standing::NeedsPerson { reason: reason.clone(), since, probed },
+                        Standing::NeedsPerson {
+                            reason: reason.clone(),
+                            since,
+                            probed,
+                        },
                         TokenError::NeedsPerson(reason.clone()),
                     )
                 } else {
                     (
-                        Standing::NeedsConfig { reason: reason.clone(), since, probed },
+                        Standing::NeedsConfig {
+                            reason: reason.clone(),
+                            since,
+                            probed,
+                        },
                         TokenError::NeedsConfig(reason.clone()),
                     )
                 };
                 kept.standing = standing;
-                tracing::error!(account = self.name, reason = told.text, reply = told.reply, "the grant needs somebody");
+                tracing::error!(
+                    account = self.name,
+                    reason = told.text,
+                    reply = told.reply,
+                    "the grant needs somebody"
+                );
                 self.open_case(&reason).await;
                 error
             }
@@ -507,7 +567,11 @@ impl Holder {
 
     /// Reads the grant. None at all needs a person.
     pub(super) async fn load(&self) -> Result<(i64, Kept), TokenError> {
-        let grant = self.store.grant(&self.name).await.map_err(|error| self.stored(&error))?;
+        let grant = self
+            .store
+            .grant(&self.name)
+            .await
+            .map_err(|error| self.stored(&error))?;
         let Some(grant) = grant else {
             return Err(TokenError::NeedsPerson(Reason {
                 text: format!("nobody has signed in for account `{}`", self.name),
@@ -520,7 +584,10 @@ impl Holder {
             let (text, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, ""));
             TokenError::NeedsConfig(Reason {
                 text: text.to_owned(),
-                steps: Some(hint.to_owned()).filter(|hint| !hint.is_empty()).into_iter().collect(),
+                steps: Some(hint.to_owned())
+                    .filter(|hint| !hint.is_empty())
+                    .into_iter()
+                    .collect(),
                 ..Reason::default()
             })
         })?;
@@ -549,9 +616,10 @@ impl Holder {
         let held = tokio::task::spawn_blocking(move || lock_within(&path, patience)).await;
         match held {
             Ok(Ok(lock)) => Ok(lock),
-            Ok(Err(source)) => {
-                Err(self.transient(&format!("its lock file {} cannot be used: {source}", self.lock.display()), None))
-            }
+            Ok(Err(source)) => Err(self.transient(
+                &format!("its lock file {} cannot be used: {source}", self.lock.display()),
+                None,
+            )),
             Err(_) => Err(self.transient("the program is stopping", None)),
         }
     }
@@ -568,7 +636,9 @@ impl Holder {
         };
         match self.store.open_case(case).await {
             Ok(_) => self.quick().told = Told::Open(reason.text.clone()),
-            Err(error) => tracing::error!(account = self.name, %error, "cannot tell about the account's trouble"),
+            Err(error) => {
+                tracing::error!(account = self.name, %error, "cannot tell about the account's trouble")
+            }
         }
     }
 

@@ -94,9 +94,7 @@ impl Http {
     pub fn new(ca_file: Option<&Path>) -> Result<Http, HttpError> {
         let (tls, rootless) = tls(ca_file)?;
         let build = |builder: reqwest::ClientBuilder| {
-            builder
-                .build()
-                .map_err(|error| HttpError::Client(chain(&error)))
+            builder.build().map_err(|error| HttpError::Client(chain(&error)))
         };
         let builder = || {
             reqwest::Client::builder()
@@ -145,7 +143,11 @@ impl Http {
         let url = request.url().clone();
         let host = host(&url);
         allowed(&url).map_err(Failure::Setting)?;
-        let client = if is_loopback(&url) { &self.loopback } else { &self.outside };
+        let client = if is_loopback(&url) {
+            &self.loopback
+        } else {
+            &self.outside
+        };
         let unreached = |error: &reqwest::Error| {
             let mut text = if error.is_timeout() && error.is_connect() {
                 format!("no connection within {} s", CONNECT.as_secs())
@@ -319,10 +321,20 @@ mod tests {
 
     #[test]
     fn plain_http_is_allowed_to_this_machine_only() {
-        for good in ["https://login.example/token", "http://127.0.0.1:1/x", "http://localhost:3/", "http://[::1]:3/"] {
+        for good in [
+            "https://login.example/token",
+            "http://127.0.0.1:1/x",
+            "http://localhost:3/",
+            "http://[::1]:3/",
+        ] {
             assert!(allowed(&Url::parse(good).unwrap()).is_ok(), "{good}");
         }
-        for bad in ["http://login.example/token", "http://localhost.evil.example/", "ftp://127.0.0.1/", "file:///etc/passwd"] {
+        for bad in [
+            "http://login.example/token",
+            "http://localhost.evil.example/",
+            "ftp://127.0.0.1/",
+            "file:///etc/passwd",
+        ] {
             assert!(allowed(&Url::parse(bad).unwrap()).is_err(), "{bad}");
         }
     }

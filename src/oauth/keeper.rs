@@ -185,7 +185,14 @@ impl Keeper {
                 source,
             })?;
             let lock = locks.join(format!("grant-{}.lock", file_name(&name)));
-            let holder = Holder::new(name.clone(), client, store.clone(), vault.clone(), lock, clock.clone());
+            let holder = Holder::new(
+                name.clone(),
+                client,
+                store.clone(),
+                vault.clone(),
+                lock,
+                clock.clone(),
+            );
             holders.insert(name, Arc::new(holder));
         }
         Ok(Arc::new(Keeper { holders, clock }))
@@ -218,7 +225,11 @@ impl Keeper {
     /// Looks at every grant once and renews what is due. For a worker that does not stay, and the
     /// body of [`Keeper::run`]. Returns when to look again.
     pub async fn look(&self) -> Timestamp {
-        let mut looks: JoinSet<Timestamp> = self.holders.values().map(|holder| holder.clone().tend()).collect();
+        let mut looks: JoinSet<Timestamp> = self
+            .holders
+            .values()
+            .map(|holder| holder.clone().tend())
+            .collect();
         let mut next = after(self.clock.now(), signed(LOOK));
         while let Some(due) = looks.join_next().await {
             next = due.map_or(next, |due| next.min(due));
@@ -362,7 +373,10 @@ impl Keeper {
         let revoked = match holder.vault.unseal(account, &grant.sealed) {
             Ok(kept) => {
                 // The refresh token carries the grant; without one the access token is all there is.
-                holder.client.revoke(kept.refresh.as_ref().unwrap_or(&kept.access)).await
+                holder
+                    .client
+                    .revoke(kept.refresh.as_ref().unwrap_or(&kept.access))
+                    .await
             }
             Err(error) => Err(Failure::Setting(error.to_string())),
         };
@@ -389,7 +403,9 @@ impl Keeper {
 
     fn holder(&self, account: &str) -> Result<&Arc<Holder>, TokenError> {
         self.holders.get(account).ok_or_else(|| {
-            TokenError::NeedsConfig(Reason::new(format!("there is no account `{account}` with OAuth2")))
+            TokenError::NeedsConfig(Reason::new(format!(
+                "there is no account `{account}` with OAuth2"
+            )))
         })
     }
 }

@@ -29,7 +29,9 @@ pub enum LoginError {
     #[error(transparent)]
     Server(#[from] Failure),
     /// Somebody else than the settings say.
-    #[error("{signed_in} signed in, but account `{account}` is that of {expected}; nothing was stored\n\nhint: sign in as {expected} (a private window asks anew); or, if {signed_in} is right, set `user: {signed_in}` for this account")]
+    #[error(
+        "{signed_in} signed in, but account `{account}` is that of {expected}; nothing was stored\n\nhint: sign in as {expected} (a private window asks anew); or, if {signed_in} is right, set `user: {signed_in}` for this account"
+    )]
     WrongPerson {
         /// The account's name.
         account: String,
@@ -71,7 +73,11 @@ pub struct SignIn<'a> {
 impl<'a> SignIn<'a> {
     /// Opens the listener and makes the address. With `paste` a listener is a convenience, and
     /// none is needed. `claims` is a challenge of an earlier refusal.
-    pub async fn begin(client: &'a Client, claims: Option<&str>, paste: bool) -> Result<SignIn<'a>, LoginError> {
+    pub async fn begin(
+        client: &'a Client,
+        claims: Option<&str>,
+        paste: bool,
+    ) -> Result<SignIn<'a>, LoginError> {
         let listener = match Listener::bind(&client.settings().redirect).await {
             Ok(listener) => Some(listener),
             Err(_) if paste => None,
@@ -241,7 +247,11 @@ mod tests {
             token_url: None,
             revoke_url: None,
             issuer: None,
-            scopes: vec!["https://outlook.office.com/SMTP.Send".into(), "offline_access".into(), "openid".into()],
+            scopes: vec![
+                "https://outlook.office.com/SMTP.Send".into(),
+                "offline_access".into(),
+                "openid".into(),
+            ],
             authorize_extra: vec![],
             client_id: "tidings".into(),
             client_secret: None,
@@ -260,7 +270,10 @@ mod tests {
             life: Duration::from_secs(3600),
             scopes: Some(scopes.iter().map(|scope| (*scope).to_owned()).collect()),
             token_type: "Bearer".into(),
-            identity: Some(Identity { preferred_username: Some(user.into()), ..Identity::default() }),
+            identity: Some(Identity {
+                preferred_username: Some(user.into()),
+                ..Identity::default()
+            }),
             skew: None,
         }
     }
@@ -269,38 +282,78 @@ mod tests {
 
     #[test]
     fn right_person_with_the_right_scopes_is_welcome() {
-        let notes = verify("office", &settings(Provider::Microsoft), &answer("Alice@Contoso.com", &[SMTP])).unwrap();
+        let notes = verify(
+            "office",
+            &settings(Provider::Microsoft),
+            &answer("Alice@Contoso.com", &[SMTP]),
+        )
+        .unwrap();
         assert!(notes.is_empty(), "{notes:?}");
     }
 
     #[test]
     fn wrong_person_is_told_apart() {
-        let error = verify("office", &settings(Provider::Microsoft), &answer("bob@contoso.com", &[SMTP])).unwrap_err();
+        let error = verify(
+            "office",
+            &settings(Provider::Microsoft),
+            &answer("bob@contoso.com", &[SMTP]),
+        )
+        .unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("bob@contoso.com signed in, but account `office` is that of alice@contoso.com"), "{text}");
+        assert!(
+            text.starts_with("bob@contoso.com signed in, but account `office` is that of alice@contoso.com"),
+            "{text}"
+        );
     }
 
     #[test]
     fn missing_scope_is_an_error_where_scopes_are_exact_and_a_note_elsewhere() {
         let lacking = answer("alice@contoso.com", &["openid"]);
-        assert!(matches!(verify("o", &settings(Provider::Microsoft), &lacking), Err(LoginError::MissingScopes { .. })));
-        assert_eq!(verify("o", &settings(Provider::Generic), &lacking).unwrap().len(), 1);
+        assert!(matches!(
+            verify("o", &settings(Provider::Microsoft), &lacking),
+            Err(LoginError::MissingScopes { .. })
+        ));
+        assert_eq!(
+            verify("o", &settings(Provider::Generic), &lacking).unwrap().len(),
+            1
+        );
     }
 
     #[test]
     fn grant_that_cannot_be_renewed_says_what_to_change() {
-        let short = Answer { refresh: None, ..answer("alice@contoso.com", &[SMTP]) };
-        let text = verify("o", &settings(Provider::Microsoft), &short).unwrap_err().to_string();
-        assert!(text.contains("60 minutes") && text.contains("offline_access"), "{text}");
-        let lacking = Answer { scopes: None, ..short };
-        let text = verify("o", &settings(Provider::Google), &lacking).unwrap_err().to_string();
+        let short = Answer {
+            refresh: None,
+            ..answer("alice@contoso.com", &[SMTP])
+        };
+        let text = verify("o", &settings(Provider::Microsoft), &short)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("60 minutes") && text.contains("offline_access"),
+            "{text}"
+        );
+        let lacking = Answer {
+            scopes: None,
+            ..short
+        };
+        let text = verify("o", &settings(Provider::Google), &lacking)
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("prompt=consent"), "{text}");
     }
 
     #[test]
     fn unsaid_person_is_a_note() {
-        let nobody = Answer { identity: None, ..answer("", &[SMTP]) };
-        assert_eq!(verify("o", &settings(Provider::Microsoft), &nobody).unwrap().len(), 1);
+        let nobody = Answer {
+            identity: None,
+            ..answer("", &[SMTP])
+        };
+        assert_eq!(
+            verify("o", &settings(Provider::Microsoft), &nobody)
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]

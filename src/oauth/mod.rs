@@ -25,8 +25,8 @@
 pub mod callback;
 pub mod endpoint;
 pub mod grants;
-pub mod http;
 mod holder;
+pub mod http;
 pub mod keeper;
 pub mod login;
 pub mod plan;

@@ -105,7 +105,13 @@ pub fn decide(kept: &Kept, want: &Want, client_id: &str, account: &str, now: Tim
     if fresh && (usable || matches!(want, Want::Due { .. })) {
         return Decision::Use;
     }
-    let or_use = |other: Decision| if usable && !matches!(want, Want::Now) { Decision::Use } else { other };
+    let or_use = |other: Decision| {
+        if usable && !matches!(want, Want::Now) {
+            Decision::Use
+        } else {
+            other
+        }
+    };
     if kept.client_id != client_id {
         return or_use(Decision::Person(Reason {
             text: format!(
@@ -120,7 +126,8 @@ pub fn decide(kept: &Kept, want: &Want, client_id: &str, account: &str, now: Tim
         return or_use(Decision::Person(Reason {
             text: format!("the access of account `{account}` has ended, and no refresh token came with it"),
             steps: vec![
-                "Add offline_access to the scopes (at Google: access_type=offline and prompt=consent)".to_owned(),
+                "Add offline_access to the scopes (at Google: access_type=offline and prompt=consent)"
+                    .to_owned(),
                 format!("Sign in again: tidings auth login {account}"),
             ],
             ..Reason::default()
@@ -207,43 +214,72 @@ mod tests {
     #[test]
     fn passing_trouble_leaves_a_valid_token_in_use_and_is_not_repeated_before_its_time() {
         let troubled = Kept {
-            trouble: Some(Trouble { failures: 1, since: at(51), not_before: at(70), reason: Reason::new("down") }),
+            trouble: Some(Trouble {
+                failures: 1,
+                since: at(51),
+                not_before: at(70),
+                reason: Reason::new("down"),
+            }),
             ..kept()
         };
         assert_eq!(decided(&troubled, Want::Life, 55), Decision::Use);
-        assert_eq!(decided(&troubled, Want::Life, 61), Decision::Wait(at(70), Reason::new("down")));
+        assert_eq!(
+            decided(&troubled, Want::Life, 61),
+            Decision::Wait(at(70), Reason::new("down"))
+        );
         assert_eq!(decided(&troubled, Want::Life, 71), Decision::Renew);
         assert_eq!(decided(&troubled, Want::Now, 61), Decision::Renew);
     }
 
     #[test]
     fn grant_that_needs_a_person_is_probed_once_an_hour_and_used_while_it_lasts() {
-        let standing = Standing::NeedsPerson { reason: Reason::new("mfa"), since: at(51), probed: at(51) };
+        let standing = Standing::NeedsPerson {
+            reason: Reason::new("mfa"),
+            since: at(51),
+            probed: at(51),
+        };
         let needy = Kept { standing, ..kept() };
         assert_eq!(decided(&needy, Want::Life, 55), Decision::Use);
-        assert_eq!(decided(&needy, Want::Life, 100), Decision::Person(Reason::new("mfa")));
+        assert_eq!(
+            decided(&needy, Want::Life, 100),
+            Decision::Person(Reason::new("mfa"))
+        );
         assert_eq!(decided(&needy, Want::Life, 112), Decision::Renew);
         assert_eq!(due(&needy, None), at(111));
     }
 
     #[test]
     fn refused_token_is_replaced_and_another_one_is_handed_out() {
-        assert_eq!(decided(&kept(), Want::Instead(Secret::new("access")), 5), Decision::Renew);
-        assert_eq!(decided(&kept(), Want::Instead(Secret::new("older")), 5), Decision::Use);
+        assert_eq!(
+            decided(&kept(), Want::Instead(Secret::new("access")), 5),
+            Decision::Renew
+        );
+        assert_eq!(
+            decided(&kept(), Want::Instead(Secret::new("older")), 5),
+            Decision::Use
+        );
     }
 
     #[test]
     fn without_a_refresh_token_a_person_is_needed_at_the_end() {
-        let short = Kept { refresh: None, ..kept() };
+        let short = Kept {
+            refresh: None,
+            ..kept()
+        };
         assert_eq!(decided(&short, Want::Life, 55), Decision::Use);
         assert!(matches!(decided(&short, Want::Life, 60), Decision::Person(_)));
     }
 
     #[test]
     fn grant_of_another_client_needs_a_person() {
-        let other = Kept { client_id: "old".into(), ..kept() };
+        let other = Kept {
+            client_id: "old".into(),
+            ..kept()
+        };
         assert_eq!(decided(&other, Want::Life, 1), Decision::Use);
-        let Decision::Person(reason) = decided(&other, Want::Life, 60) else { panic!() };
+        let Decision::Person(reason) = decided(&other, Want::Life, 60) else {
+            panic!()
+        };
         assert!(reason.text.contains("old") && reason.text.contains("tidings"));
     }
 
@@ -251,9 +287,16 @@ mod tests {
     fn idle_grant_is_renewed_once_a_day_and_a_used_one_ahead_of_its_end() {
         assert_eq!(due(&kept(), Some(at(0))), at(50));
         assert_eq!(due(&kept(), None), at(24 * 60));
-        let long = Kept { expires: at(28 * 60), life: Duration::from_secs(28 * 3600), ..kept() };
+        let long = Kept {
+            expires: at(28 * 60),
+            life: Duration::from_secs(28 * 3600),
+            ..kept()
+        };
         assert_eq!(due(&long, None), at(28 * 60 - 10));
-        let cut = Kept { refresh_began: Some(at(1)), ..kept() };
+        let cut = Kept {
+            refresh_began: Some(at(1)),
+            ..kept()
+        };
         assert_eq!(decided(&cut, Want::Due { used: None }, 2), Decision::Renew);
         assert_eq!(decided(&cut, Want::Life, 2), Decision::Use);
     }

@@ -144,8 +144,12 @@ pub fn judge(failure: &Failure, provider: Provider) -> Outcome {
         "temporarily_unavailable" | "server_error" | "internal_failure" | "slow_down" => {
             return Outcome::Transient;
         }
-        "invalid_grant" | "interaction_required" | "login_required" | "consent_required"
-        | "account_selection_required" | "access_denied" => Outcome::NeedsPerson,
+        "invalid_grant"
+        | "interaction_required"
+        | "login_required"
+        | "consent_required"
+        | "account_selection_required"
+        | "access_denied" => Outcome::NeedsPerson,
         _ => Outcome::NeedsConfig,
     };
     let advice = advise(symptom, provider);
@@ -162,7 +166,9 @@ pub fn judge(failure: &Failure, provider: Provider) -> Outcome {
 pub fn reason(failure: &Failure, provider: Provider, doing: &str) -> Reason {
     match failure {
         Failure::Refused { host, refusal } => {
-            let Advice { id, meaning, steps, .. } = advise(&refusal.symptom, provider);
+            let Advice {
+                id, meaning, steps, ..
+            } = advise(&refusal.symptom, provider);
             let mut reply = refusal.symptom.text.clone();
             if let Some(trace) = &refusal.trace {
                 reply = format!("{reply} ({trace})");
@@ -240,9 +246,9 @@ fn wait_of(text: &str, now: Timestamp) -> Option<Duration> {
 }
 
 fn masked(text: &str, secrets: &[String]) -> String {
-    secrets
-        .iter()
-        .fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+    secrets.iter().fold(text.to_owned(), |text, secret| {
+        text.replace(secret.as_str(), "***")
+    })
 }
 
 /// A JSON scalar as text.
@@ -342,9 +348,16 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date_and_capped() {
-        let wait = |text: &str| Refusal::read(429, b"", Some(text), &[], now()).symptom.retry_after;
+        let wait = |text: &str| {
+            Refusal::read(429, b"", Some(text), &[], now())
+                .symptom
+                .retry_after
+        };
         assert_eq!(wait("120"), Some(Duration::from_secs(120)));
-        assert_eq!(wait("Sun, 22 Nov 2026 12:01:30 GMT"), Some(Duration::from_secs(90)));
+        assert_eq!(
+            wait("Sun, 22 Nov 2026 12:01:30 GMT"),
+            Some(Duration::from_secs(90))
+        );
         assert_eq!(wait("Sun, 22 Nov 2026 11:00:00 GMT"), Some(Duration::ZERO));
         assert_eq!(wait("999999"), Some(LONGEST_WAIT));
         assert_eq!(wait("soon"), None);
@@ -352,8 +365,15 @@ mod tests {
 
     #[test]
     fn secrets_of_the_request_are_masked_in_the_answer() {
-        let secrets = secrets_of(b"grant_type=refresh_token&refresh_token=canary%2B1&client_secret=s3cret&scope=mail");
-        let refusal = Refusal::read(400, b"{\"error\":\"x\",\"error_description\":\"bad canary+1 s3cret\"}", None, &secrets, now());
+        let secrets =
+            secrets_of(b"grant_type=refresh_token&refresh_token=canary%2B1&client_secret=s3cret&scope=mail");
+        let refusal = Refusal::read(
+            400,
+            b"{\"error\":\"x\",\"error_description\":\"bad canary+1 s3cret\"}",
+            None,
+            &secrets,
+            now(),
+        );
         assert_eq!(refusal.symptom.text, "HTTP 400: x: bad *** ***");
     }
 
@@ -366,16 +386,32 @@ mod tests {
             let body = format!(r#"{{"error":"invalid_grant","error_codes":[{code}]}}"#);
             assert_eq!(judged(400, &body), Outcome::Transient, "{code}");
         }
-        let gone = Failure::Unreached { host: "h".into(), text: "refused".into(), sent: false };
+        let gone = Failure::Unreached {
+            host: "h".into(),
+            text: "refused".into(),
+            sent: false,
+        };
         assert_eq!(judge(&gone, Provider::Generic), Outcome::Transient);
     }
 
     #[test]
     fn a_dead_grant_needs_a_person_and_a_bad_client_needs_configuration() {
-        assert_eq!(judged(400, r#"{"error":"invalid_grant","error_codes":[700082]}"#), Outcome::NeedsPerson);
-        assert_eq!(judged(400, r#"{"error":"interaction_required","error_codes":[50076]}"#), Outcome::NeedsPerson);
-        assert_eq!(judged(401, r#"{"error":"invalid_client","error_codes":[7000222]}"#), Outcome::NeedsConfig);
-        assert_eq!(judged(400, r#"{"error":"unauthorized_client"}"#), Outcome::NeedsConfig);
+        assert_eq!(
+            judged(400, r#"{"error":"invalid_grant","error_codes":[700082]}"#),
+            Outcome::NeedsPerson
+        );
+        assert_eq!(
+            judged(400, r#"{"error":"interaction_required","error_codes":[50076]}"#),
+            Outcome::NeedsPerson
+        );
+        assert_eq!(
+            judged(401, r#"{"error":"invalid_client","error_codes":[7000222]}"#),
+            Outcome::NeedsConfig
+        );
+        assert_eq!(
+            judged(400, r#"{"error":"unauthorized_client"}"#),
+            Outcome::NeedsConfig
+        );
         assert_eq!(judged(404, "<html>no such page"), Outcome::NeedsConfig);
     }
 

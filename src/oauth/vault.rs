@@ -135,7 +135,9 @@ pub enum VaultError {
         account: String,
     },
     /// A newer version wrote it.
-    #[error("the grant of account `{account}` is in format {version}, which this version does not know; nothing was changed\n\nhint: use the newer version of tidings again")]
+    #[error(
+        "the grant of account `{account}` is in format {version}, which this version does not know; nothing was changed\n\nhint: use the newer version of tidings again"
+    )]
     Newer {
         /// Whose grant.
         account: String,
@@ -161,7 +163,9 @@ pub struct Vault {
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vault").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Vault")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -215,7 +219,11 @@ impl Vault {
         let mut bytes = Zeroizing::new(Vec::with_capacity(clear.len() + CHACHA20_POLY1305.tag_len()));
         bytes.extend_from_slice(&clear);
         self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(bound(account)), &mut *bytes)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(bound(account)),
+                &mut *bytes,
+            )
             .map_err(|_| fail("it is too long"))?;
         let mut sealed = vec![VERSION];
         sealed.extend_from_slice(&nonce);
@@ -240,7 +248,11 @@ impl Vault {
         let mut bytes = Zeroizing::new(rest.to_vec());
         let clear = self
             .key
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(bound(account)), &mut bytes)
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(bound(account)),
+                &mut bytes,
+            )
             .map_err(|_| misfit())?;
         serde_json::from_slice(clear).map_err(|_| misfit())
     }
@@ -339,7 +351,11 @@ mod tests {
             refresh_began: None,
             identity: Identity::default(),
             client_id: "tidings".into(),
-            standing: Standing::NeedsPerson { reason: Reason::new("gone"), since: now, probed: now },
+            standing: Standing::NeedsPerson {
+                reason: Reason::new("gone"),
+                since: now,
+                probed: now,
+            },
             trouble: None,
             claims: None,
             skew: None,
@@ -353,7 +369,10 @@ mod tests {
         let sealed = vault.seal("office", &kept()).unwrap();
         assert!(!sealed.windows(6).any(|part| part == b"canary"));
         assert_ne!(sealed, vault.seal("office", &kept()).unwrap());
-        let again = Vault::open(folder.path()).unwrap().unseal("office", &sealed).unwrap();
+        let again = Vault::open(folder.path())
+            .unwrap()
+            .unseal("office", &sealed)
+            .unwrap();
         assert_eq!(again.access.expose(), "canary-access");
         assert_eq!(again.refresh.unwrap().expose(), "canary-refresh");
         assert_eq!(again.standing, kept().standing);
@@ -364,16 +383,25 @@ mod tests {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let vault = Vault::open(one.path()).unwrap();
         let sealed = vault.seal("office", &kept()).unwrap();
-        assert!(matches!(vault.unseal("partner", &sealed), Err(VaultError::Misfit { .. })));
+        assert!(matches!(
+            vault.unseal("partner", &sealed),
+            Err(VaultError::Misfit { .. })
+        ));
         let other = Vault::open(two.path()).unwrap();
         let error = other.unseal("office", &sealed).unwrap_err().to_string();
-        assert!(error.contains("nothing was changed") && error.contains("auth logout office"), "{error}");
+        assert!(
+            error.contains("nothing was changed") && error.contains("auth logout office"),
+            "{error}"
+        );
         for place in 1..sealed.len() {
             let mut broken = sealed.clone();
             broken[place] ^= 1;
             assert!(vault.unseal("office", &broken).is_err());
         }
-        assert!(matches!(vault.unseal("office", &[2, 0]), Err(VaultError::Newer { .. })));
+        assert!(matches!(
+            vault.unseal("office", &[2, 0]),
+            Err(VaultError::Newer { .. })
+        ));
         assert!(vault.unseal("office", &[]).is_err());
     }
 
@@ -381,14 +409,22 @@ mod tests {
     fn key_is_made_once_0600_and_leaves_nothing_beside_it() {
         let folder = tempfile::tempdir().unwrap();
         let vaults: Vec<Vault> = std::thread::scope(|scope| {
-            let racing: Vec<_> = (0..8).map(|_| scope.spawn(|| Vault::open(folder.path()).unwrap())).collect();
+            let racing: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| Vault::open(folder.path()).unwrap()))
+                .collect();
             racing.into_iter().map(|one| one.join().unwrap()).collect()
         });
         let sealed = vaults[0].seal("a", &kept()).unwrap();
         assert!(vaults.iter().all(|vault| vault.unseal("a", &sealed).is_ok()));
-        let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["key"]);
-        let mode = std::fs::metadata(folder.path().join("key")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(folder.path().join("key"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -396,7 +432,10 @@ mod tests {
     fn key_of_the_wrong_length_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("key"), "short").unwrap();
-        assert!(matches!(Vault::open(folder.path()), Err(VaultError::Length { len: 5, .. })));
+        assert!(matches!(
+            Vault::open(folder.path()),
+            Err(VaultError::Length { len: 5, .. })
+        ));
     }
 
     #[test]

@@ -139,7 +139,9 @@ pub struct Handle {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("url", &self.shared.url).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("url", &self.shared.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -317,7 +319,9 @@ impl Shared {
 
     fn user(&self, address: &str) -> Option<&User> {
         let users = &self.settings.users;
-        users.iter().find(|user| user.address.eq_ignore_ascii_case(address))
+        users
+            .iter()
+            .find(|user| user.address.eq_ignore_ascii_case(address))
     }
 
     /// New tokens for a family; `renews` is false where the old refresh token stays.
@@ -388,7 +392,9 @@ async fn discover(State(server): State<Arc<Shared>>) -> Response {
 
 async fn authorize(State(server): State<Arc<Shared>>, Query(fields): Query<Fields>) -> Response {
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
-    let redirect = Url::parse(field("redirect_uri")).ok().filter(crate::oauth::http::is_loopback);
+    let redirect = Url::parse(field("redirect_uri"))
+        .ok()
+        .filter(crate::oauth::http::is_loopback);
     let (Some(redirect), true) = (redirect, field("client_id") == server.settings.client_id) else {
         let text = "AADSTS50011: this client or its redirect address is not registered here";
         return (StatusCode::BAD_REQUEST, Html(text)).into_response();
@@ -402,18 +408,30 @@ async fn authorize(State(server): State<Arc<Shared>>, Query(fields): Query<Field
             .append_pair("iss", server.url.as_str().trim_end_matches('/'));
         Redirect::to(redirect.as_str()).into_response()
     };
-    if field("response_type") != "code" || field("code_challenge_method") != "S256" || field("code_challenge").is_empty() {
-        return back(&[("error", "invalid_request"), ("error_description", "code with PKCE S256 is needed")]);
+    if field("response_type") != "code"
+        || field("code_challenge_method") != "S256"
+        || field("code_challenge").is_empty()
+    {
+        return back(&[
+            ("error", "invalid_request"),
+            ("error_description", "code with PKCE S256 is needed"),
+        ]);
     }
     if field("decline") == "yes" {
-        return back(&[("error", "access_denied"), ("error_description", "the person said no")]);
+        return back(&[
+            ("error", "access_denied"),
+            ("error_description", "the person said no"),
+        ]);
     }
     let chosen = Some(field("user")).filter(|user| !user.is_empty());
     let Some(user) = chosen.or(server.settings.approve.as_deref()) else {
         return Html(sign_in_page(&server.settings.users, &fields)).into_response();
     };
     let Some(user) = server.user(user) else {
-        return back(&[("error", "access_denied"), ("error_description", "AADSTS50034: nobody of that name")]);
+        return back(&[
+            ("error", "access_denied"),
+            ("error_description", "AADSTS50034: nobody of that name"),
+        ]);
     };
     let code = server.fresh("code");
     let until = server.after(Duration::from_secs(600));
@@ -485,17 +503,27 @@ async fn token(State(server): State<Arc<Shared>>, Form(fields): Form<Fields>) ->
             let error = json!({"error": "temporarily_unavailable", "error_description": "AADSTS90033: A transient error has occurred."});
             let mut response = (status, Json(error)).into_response();
             if let Some(seconds) = retry_after {
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
             }
             return response;
         }
         Some(Fault::Page) => {
-            let page = "<html><head><title>502 Bad Gateway</title></head><body><h1>proxy.local</h1></body></html>";
+            let page =
+                "<html><head><title>502 Bad Gateway</title></head><body><h1>proxy.local</h1></body></html>";
             return (StatusCode::BAD_GATEWAY, Html(page)).into_response();
         }
-        Some(Fault::Portal) => return Html("<html><body>Please accept our terms</body></html>").into_response(),
+        Some(Fault::Portal) => {
+            return Html("<html><body>Please accept our terms</body></html>").into_response();
+        }
         Some(Fault::InvalidGrant(number, suberror)) => {
-            return refused("invalid_grant", "the grant is refused", Some(*number), Some(suberror));
+            return refused(
+                "invalid_grant",
+                "the grant is refused",
+                Some(*number),
+                Some(suberror),
+            );
         }
         Some(Fault::InvalidClient(number)) => {
             return refused("invalid_client", "the client is refused", Some(*number), None);
@@ -505,13 +533,25 @@ async fn token(State(server): State<Arc<Shared>>, Form(fields): Form<Fields>) ->
     }
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
     let secret = server.settings.client_secret.as_ref().map(Secret::expose);
-    if field("client_id") != server.settings.client_id || secret.is_some_and(|secret| secret != field("client_secret")) {
-        return refused("invalid_client", "Invalid client secret provided.", Some(7_000_215), None);
+    if field("client_id") != server.settings.client_id
+        || secret.is_some_and(|secret| secret != field("client_secret"))
+    {
+        return refused(
+            "invalid_client",
+            "Invalid client secret provided.",
+            Some(7_000_215),
+            None,
+        );
     }
     match field("grant_type") {
         "authorization_code" => redeem(&server, field, fault.as_ref()),
         "refresh_token" => refresh(&server, field, fault.as_ref()),
-        _ => refused("unsupported_grant_type", "only codes and refresh tokens", None, None),
+        _ => refused(
+            "unsupported_grant_type",
+            "only codes and refresh tokens",
+            None,
+            None,
+        ),
     }
 }
 
@@ -534,10 +574,20 @@ fn redeem<'a>(server: &Shared, field: impl Fn(&str) -> &'a str, fault: Option<&F
         field("code_verifier").as_bytes(),
     ));
     if challenge != code.challenge {
-        return refused("invalid_grant", "the code_verifier does not match", Some(501_481), None);
+        return refused(
+            "invalid_grant",
+            "the code_verifier does not match",
+            Some(501_481),
+            None,
+        );
     }
     if field("redirect_uri") != code.redirect || now > code.until {
-        return refused("invalid_grant", "another redirect, or too late", Some(70_008), None);
+        return refused(
+            "invalid_grant",
+            "another redirect, or too late",
+            Some(70_008),
+            None,
+        );
     }
     let family = code.family;
     memory.counters.redeemed += 1;
@@ -549,14 +599,36 @@ fn refresh<'a>(server: &Shared, field: impl Fn(&str) -> &'a str, fault: Option<&
     let mut memory = server.memory();
     let memory = &mut *memory;
     let Some(token) = memory.refresh.get_mut(field("refresh_token")) else {
-        return refused("invalid_grant", "no such refresh token", Some(9_002_313), Some("bad_token"));
+        return refused(
+            "invalid_grant",
+            "no such refresh token",
+            Some(9_002_313),
+            Some("bad_token"),
+        );
     };
-    let Some(family) = memory.families.get_mut(token.family).filter(|family| family.alive) else {
-        return refused("invalid_grant", "the grant was revoked", Some(50_173), Some("bad_token"));
+    let Some(family) = memory
+        .families
+        .get_mut(token.family)
+        .filter(|family| family.alive)
+    else {
+        return refused(
+            "invalid_grant",
+            "the grant was revoked",
+            Some(50_173),
+            Some("bad_token"),
+        );
     };
     let asked: Vec<&str> = field("scope").split_whitespace().collect();
-    if asked.iter().any(|asked| !family.scopes.iter().any(|granted| granted == asked)) {
-        return refused("invalid_grant", "a scope was asked for that is not granted", Some(70_000), None);
+    if asked
+        .iter()
+        .any(|asked| !family.scopes.iter().any(|granted| granted == asked))
+    {
+        return refused(
+            "invalid_grant",
+            "a scope was asked for that is not granted",
+            Some(70_000),
+            None,
+        );
     }
     if let Some(used) = token.used {
         let again = match server.settings.rotation {
@@ -567,7 +639,12 @@ fn refresh<'a>(server: &Shared, field: impl Fn(&str) -> &'a str, fault: Option<&
         if !again {
             family.alive = false;
             memory.counters.reused += 1;
-            return refused("invalid_grant", "the refresh token was used before; its family ends", Some(50_173), Some("bad_token"));
+            return refused(
+                "invalid_grant",
+                "the refresh token was used before; its family ends",
+                Some(50_173),
+                Some("bad_token"),
+            );
         }
     } else {
         token.used = Some(now);
