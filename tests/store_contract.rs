@@ -501,6 +501,13 @@ async fn an_old_fence_changes_nothing(place: Place) {
         };
         assert!(
             store
+                .settle(id, fence, Settlement::Release, Also::default())
+                .await
+                .unwrap_err()
+                .is_fenced()
+        );
+        assert!(
+            store
                 .settle(id, fence, done(), also)
                 .await
                 .unwrap_err()
