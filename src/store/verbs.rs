@@ -333,7 +333,8 @@ impl Store {
     // ---- forgetting ----
 
     /// Forgets what is finished and was last touched longer than `keep` ago: accepted and cancelled
-    /// entries with their bodies; dispatched events of which no entry is left; files seen to be gone;
+    /// entries with their bodies, once no other entry of their event is unfinished or younger; dispatched
+    /// events of which no entry is left; files seen to be gone;
     /// closed cases. Never anything that waits, is held, unknown, failed, or being done.
     pub async fn purge(&self, keep: Duration) -> Result<Purged, StoreError> {
         let now = self.now();
