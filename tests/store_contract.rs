@@ -111,6 +111,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     two_handles_see_each_other_and_hear_of_it
     changes_tick_when_something_became_due
     purge_forgets_what_is_finished_and_old
+    purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again
     purge_keeps_the_memory_of_a_gone_file_while_an_event_of_it_is_left
 }
 
@@ -499,6 +500,13 @@ async fn an_old_fence_changes_nothing(place: Place) {
             effect: Some(b"other".to_vec()),
             ..Also::default()
         };
+        assert!(
+            store
+                .settle(id, fence, Settlement::Release, Also::default())
+                .await
+                .unwrap_err()
+                .is_fenced()
+        );
         assert!(
             store
                 .settle(id, fence, done(), also)
@@ -1430,4 +1438,38 @@ async fn purge_keeps_the_memory_of_a_gone_file_while_an_event_of_it_is_left(plac
     store.admit(vec![admission]).await.unwrap();
     let purged = store.purge(Duration::ZERO).await.unwrap();
     assert_eq!((purged.events, purged.seen), (1, 1));
+}
+
+async fn purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again(place: Place) {
+    let store = place.open().await;
+    let event = record_one(&store, schedule("a")).await;
+    let sent = NewEntry {
+        event: Some(event),
+        ..mail("a/sent")
+    };
+    let uncomposed = NewEntry {
+        key: "a/uncomposed".to_owned(),
+        effect: Vec::new(),
+        held: Some(Reason::new("the template asks for file.nmae")),
+        ..sent.clone()
+    };
+    let admission = || Admission {
+        event,
+        entries: vec![sent.clone(), uncomposed.clone()],
+        verdicts: vec![],
+    };
+    let admitted = store.admit(vec![admission()]).await.unwrap();
+    let leased = claim_mail(&store).await;
+    store
+        .settle(leased.entry.id, leased.fence, done(), Also::default())
+        .await
+        .unwrap();
+    assert_eq!(store.purge(Duration::ZERO).await.unwrap().entries, 0);
+    store.retry(admitted[0][1].id).await.unwrap();
+    assert_eq!(store.purge(Duration::ZERO).await.unwrap().entries, 0);
+    let again = store.admit(vec![admission()]).await.unwrap();
+    assert!(!again[0][0].fresh, "it would be sent twice");
+    store.cancel(again[0][1].id).await.unwrap();
+    let purged = store.purge(Duration::ZERO).await.unwrap();
+    assert_eq!((purged.entries, purged.events), (2, 1));
 }

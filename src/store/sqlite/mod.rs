@@ -248,7 +248,7 @@ mod tests {
         let state = folder.path().join("a").join("state");
         let path = state.join("tidings.db");
         let store = open(&path).unwrap();
-        store.writer.reserve().blocking_recv().unwrap();
+        store.writer.reserve(true).blocking_recv().unwrap();
         assert_eq!(mode(&state), 0o700);
         for name in ["tidings.db", "tidings.db-wal", "tidings.db-shm", "ballast"] {
             assert_eq!(mode(&state.join(name)), 0o600, "{name}");

@@ -62,7 +62,10 @@ pub(in crate::store) struct Writer {
 enum Message {
     Write(Box<dyn Request>),
     Probe(oneshot::Sender<bool>),
-    Reserve(oneshot::Sender<()>),
+    Reserve {
+        always: bool,
+        answer: oneshot::Sender<()>,
+    },
 }
 
 trait Request: Send {
@@ -117,6 +120,7 @@ impl Writer {
             spool: folder.join("spool"),
             changes,
             seen,
+            spent: false,
         };
         std::thread::Builder::new()
             .name("store".to_owned())
@@ -159,10 +163,11 @@ impl Writer {
         answered
     }
 
-    /// Lays down log and ballast against a full disk, as far as there is room.
-    pub(in crate::store) fn reserve(&self) -> oneshot::Receiver<()> {
+    /// Lays down log and ballast against a full disk, as far as there is room; with `always` false
+    /// only if they were used up.
+    pub(in crate::store) fn reserve(&self, always: bool) -> oneshot::Receiver<()> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.inbox.send(Message::Reserve(answer));
+        let _ = self.inbox.send(Message::Reserve { always, answer });
         answered
     }
 }
@@ -175,6 +180,8 @@ struct Task {
     changes: watch::Sender<u64>,
     /// SQLite's count of other connections' commits, as last probed.
     seen: i64,
+    /// The ballast was given up.
+    spent: bool,
 }
 
 /// What a committed group left to do, and how each request fared.
@@ -203,8 +210,10 @@ impl Task {
                     Message::Probe(answer) => {
                         let _ = answer.send(self.probe());
                     }
-                    Message::Reserve(answer) => {
-                        self.reserve();
+                    Message::Reserve { always, answer } => {
+                        if always || self.spent {
+                            self.reserve();
+                        }
                         let _ = answer.send(());
                     }
                 }
@@ -313,7 +322,7 @@ impl Task {
         }
     }
 
-    fn reserve(&self) {
+    fn reserve(&mut self) {
         let log = PathBuf::from(format!("{}-wal", self.path.display()));
         let grown = std::fs::metadata(&log).map_or(0, |data| data.len());
         let free = rustix::fs::statvfs(super::folder_of(&self.path))
@@ -338,11 +347,13 @@ impl Task {
             let _ = std::fs::remove_file(&self.ballast);
             tracing::warn!(%error, "cannot keep space for outcomes back");
         }
+        self.spent = !self.ballast.exists();
     }
 
-    fn give_up_ballast(&self) -> bool {
+    fn give_up_ballast(&mut self) -> bool {
         let freed = std::fs::remove_file(&self.ballast).is_ok();
         if freed {
+            self.spent = true;
             tracing::warn!("the disk is full; the space kept back for outcomes is used now");
         }
         freed
@@ -494,7 +505,7 @@ mod tests {
     #[test]
     fn only_outcomes_use_the_space_that_is_kept_back() {
         let bench = Bench::small();
-        bench.writer.reserve().blocking_recv().unwrap();
+        bench.writer.reserve(true).blocking_recv().unwrap();
         let ballast = bench.folder.path().join("ballast");
         std::fs::write(&ballast, b"").unwrap();
         let full = |urgency| {
@@ -516,7 +527,7 @@ mod tests {
         let path = folder.path().join("tidings.db");
         let (changes, _) = watch::channel(0);
         let sqlite = super::super::Sqlite::open(&path, changes).unwrap();
-        sqlite.writer.reserve().blocking_recv().unwrap();
+        sqlite.writer.reserve(true).blocking_recv().unwrap();
         let log = folder.path().join("tidings.db-wal");
         assert!(std::fs::metadata(&log).unwrap().len() >= LOG);
         assert_eq!(
