@@ -794,6 +794,27 @@ async fn there_are_never_more_connections_than_allowed_and_users_do_not_share_on
     }
 }
 
+#[tokio::test]
+async fn the_idle_connection_of_one_user_makes_room_for_another() {
+    let contoso = Contoso::start(|_, _| {}).await;
+    let settings = settings(&contoso.server, Tls::Starttls, Some(&contoso.ca_file));
+    let smtp = Smtp::new(&settings, Limits::default(), 1).unwrap();
+    for user in ["alice@contoso.com", "invoices@contoso.com", "alice@contoso.com"] {
+        let parcel = parcel(
+            user,
+            &["b@contoso.com"],
+            &format!("From: {user}\r\n\r\nhello\r\n"),
+        );
+        assert!(is_accepted(
+            &smtp.submit(&bearer(user), &parcel, &Open, None).await
+        ));
+    }
+    assert_eq!(
+        (contoso.server.connections(), contoso.server.most_connections()),
+        (3, 1)
+    );
+}
+
 // ---- transcripts
 
 #[tokio::test]
