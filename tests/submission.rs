@@ -731,13 +731,17 @@ async fn one_connection_carries_many_mails_up_to_a_limit() {
 
 #[tokio::test]
 async fn a_connection_that_died_while_idle_costs_no_attempt() {
-    let died = [Act::Cut, Act::Say("421 4.4.2 idle for too long".into())];
-    for act in died {
-        let server = faulty(vec![
-            Faults::one(At::line("MAIL FROM:<second@"), act),
-            Faults::default(),
-        ])
-        .await;
+    let second = || At::line("MAIL FROM:<second@");
+    let died = [
+        (second(), Act::Cut),
+        (second(), Act::Say("421 4.4.2 idle for too long".into())),
+        (
+            At::Stored,
+            Act::Append("421 4.7.0 enough for this connection\r\n".into()),
+        ),
+    ];
+    for (at, act) in died {
+        let server = faulty(vec![Faults::one(at, act), Faults::default()]).await;
         let smtp = plain(&server);
         assert!(is_accepted(&send(&smtp, &hello()).await));
         let second = parcel("second@contoso.com", &["b@contoso.com"], MESSAGE);
