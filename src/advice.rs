@@ -8,6 +8,7 @@
 //! does not know gets honest words and a class from its first digit, and the server's own words
 //! always stay beside the advice.
 
+use crate::entry::Reason;
 use serde::Deserialize;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -207,6 +208,18 @@ pub struct Advice {
     pub steps: Vec<String>,
     /// Whether the catalog knows it. If not, the class follows from the first digit alone.
     pub known: bool,
+}
+
+impl Advice {
+    /// The reason an entry bears, with the server's own words.
+    pub fn reason(&self, symptom: &Symptom) -> Reason {
+        Reason {
+            text: self.meaning.clone(),
+            reply: Some(symptom.text.clone()).filter(|text| !text.is_empty()),
+            advice: self.known.then(|| self.id.to_owned()),
+            steps: self.steps.clone(),
+        }
+    }
 }
 
 /// What is to be done with a refused mail without asking anybody.

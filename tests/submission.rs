@@ -731,13 +731,17 @@ async fn one_connection_carries_many_mails_up_to_a_limit() {
 
 #[tokio::test]
 async fn a_connection_that_died_while_idle_costs_no_attempt() {
-    let died = [Act::Cut, Act::Say("421 4.4.2 idle for too long".into())];
-    for act in died {
-        let server = faulty(vec![
-            Faults::one(At::line("MAIL FROM:<second@"), act),
-            Faults::default(),
-        ])
-        .await;
+    let second = || At::line("MAIL FROM:<second@");
+    let died = [
+        (second(), Act::Cut),
+        (second(), Act::Say("421 4.4.2 idle for too long".into())),
+        (
+            At::Stored,
+            Act::Append("421 4.7.0 enough for this connection\r\n".into()),
+        ),
+    ];
+    for (at, act) in died {
+        let server = faulty(vec![Faults::one(at, act), Faults::default()]).await;
         let smtp = plain(&server);
         assert!(is_accepted(&send(&smtp, &hello()).await));
         let second = parcel("second@contoso.com", &["b@contoso.com"], MESSAGE);
@@ -792,6 +796,27 @@ async fn there_are_never_more_connections_than_allowed_and_users_do_not_share_on
     for received in contoso.server.messages() {
         assert_eq!(received.mailbox.as_ref(), Some(&received.from));
     }
+}
+
+#[tokio::test]
+async fn the_idle_connection_of_one_user_makes_room_for_another() {
+    let contoso = Contoso::start(|_, _| {}).await;
+    let settings = settings(&contoso.server, Tls::Starttls, Some(&contoso.ca_file));
+    let smtp = Smtp::new(&settings, Limits::default(), 1).unwrap();
+    for user in ["alice@contoso.com", "invoices@contoso.com", "alice@contoso.com"] {
+        let parcel = parcel(
+            user,
+            &["b@contoso.com"],
+            &format!("From: {user}\r\n\r\nhello\r\n"),
+        );
+        assert!(is_accepted(
+            &smtp.submit(&bearer(user), &parcel, &Open, None).await
+        ));
+    }
+    assert_eq!(
+        (contoso.server.connections(), contoso.server.most_connections()),
+        (3, 1)
+    );
 }
 
 // ---- transcripts

@@ -233,7 +233,9 @@ impl Dialogue {
     /// Bytes came.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.reader.feed(bytes);
-        while !self.over {
+        // What comes behind the last word about a mail must not change that word. Servers do say
+        // `250 accepted` and `421 closing` in one breath.
+        while !self.over && !matches!(self.out.back(), Some(Ask::Done(_))) {
             match self.reader.take() {
                 Ok(Some(reply)) => self.reply(&reply),
                 Ok(None) => break,
@@ -255,6 +257,10 @@ impl Dialogue {
     /// Starts a message. `idle`: the connection has lain unused for a while, so it is probed first.
     pub fn begin(&mut self, envelope: &Envelope, survey: &Survey, idle: bool) {
         self.hung_up = false;
+        if !self.reader.is_empty() {
+            let text = format!("{} said something unasked between two mails", self.opening.host);
+            return self.lost(text, Local::Protocol, true, true);
+        }
         let recipients = envelope.recipients().to_vec();
         let international = survey.utf8_headers
             || envelope.return_path().is_international()

@@ -289,6 +289,29 @@ fn a_reply_nobody_asked_for_ends_the_session() {
 }
 
 #[test]
+fn what_comes_behind_the_acceptance_does_not_take_it_back() {
+    for behind in ["421 4.7.0 closing", "250 once more", "554 no, wait", "nonsense"] {
+        let mut play = Play::new(opening(Login::Anonymous), |line: &str| match line {
+            "." => format!("250 accepted\r\n{behind}\r\n"),
+            line => fine(line),
+        });
+        assert!(play.run().is_none());
+        play.dialogue.begin(&envelope(1), &survey(), false);
+        assert!(
+            matches!(play.run().unwrap().verdict, Verdict::Accepted { .. }),
+            "{behind}"
+        );
+        // The next mail goes elsewhere.
+        play.dialogue.begin(&envelope(1), &survey(), false);
+        assert!(
+            matches!(play.run().unwrap().verdict, Verdict::Unreached { .. }),
+            "{behind}"
+        );
+        assert!(play.dialogue.is_over() && play.dialogue.hung_up());
+    }
+}
+
+#[test]
 fn nonsense_to_the_dot_is_unknown() {
     for nonsense in ["354 more\r\n", "hello\r\n", ""] {
         let mut play = Play::new(opening(Login::Anonymous), |line: &str| match line {
