@@ -1,11 +1,31 @@
-//! `tidings schema`.
-use super::{Exit, Global};
+//! `tidings schema`: what may be written, for editors.
+
+use super::{Exit, Global, out};
+use crate::config::schema;
 
 /// Options of `tidings schema`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Of what
+    #[arg(value_enum, default_value = "settings")]
+    of: Of,
+}
 
-/// Does it.
-pub async fn run(_global: &Global, _args: Args) -> Exit {
-    Exit::Software
+/// Of what.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Of {
+    /// tidings.yaml
+    Settings,
+    /// A file in rules/
+    Rules,
+}
+
+/// Prints the JSON Schema.
+pub async fn run(_global: &Global, args: Args) -> Exit {
+    let schema = match args.of {
+        Of::Settings => &*schema::SETTINGS,
+        Of::Rules => &*schema::RULES,
+    };
+    out(format_args!("{schema:#}"));
+    Exit::Done
 }

@@ -1,6 +1,31 @@
 //! Settings: read as written, with places; checked; then kept as they are meant.
+//!
+//! ```text
+//!   file --document--> tree with places --shape (the schema)--> raw types --check--> settings
+//!              \                  \                                   \
+//!               `---- problems ----`----------- problems --------------`---> all of them, at once
+//! ```
+//!
+//! | file | is about |
+//! |---|---|
+//! | [`document`] | files: read within limits, as a tree; where a later complaint points |
+//! | [`yaml`] | YAML as a tree in which everything knows its place |
+//! | [`raw`] | the types of what may be written; their JSON Schema is in [`schema`] |
+//! | [`shape`] | a tree against that schema: every unknown key and wrong type |
+//! | [`check`] | raw settings become [`settings`] |
+//! | [`preset`] | what we know of Microsoft 365 and Google |
+//! | [`secret`] | where secrets come from |
+//! | [`diagnostic`], [`suggest`], [`quantity`] | problems, "did you mean", sizes and times |
 
+pub mod check;
 pub mod diagnostic;
+pub mod document;
+pub mod preset;
 pub mod quantity;
+pub mod raw;
+pub mod schema;
 pub mod secret;
 pub mod settings;
+pub mod shape;
+pub mod suggest;
+pub mod yaml;

@@ -99,6 +99,13 @@ pub struct Account {
     pub transcript: Option<PathBuf>,
 }
 
+impl Account {
+    /// Whether a mail of this account may be from `address`.
+    pub fn may_send_as(&self, address: &Address) -> bool {
+        self.any_sender || self.senders.contains(address)
+    }
+}
+
 /// How mail leaves.
 #[derive(Clone, Debug)]
 pub enum Transport {

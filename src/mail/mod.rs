@@ -1,6 +1,8 @@
 //! Messages and addresses: what is sent, apart from how. This module opens no socket.
 
 pub mod address;
+pub mod attachment;
+pub mod header;
 pub mod message;
 pub mod reply;
 

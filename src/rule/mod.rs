@@ -2,6 +2,8 @@
 //! the rules an event concerns; [`load`] makes rules from files, [`condition`] is `if:`.
 
 pub mod condition;
+pub mod facts;
+pub mod index;
 pub mod load;
 
 use crate::action::email::MailSpec;

@@ -550,7 +550,7 @@ fn front(mail: &mut Mail, source: &Source, problems: &mut Vec<TemplateProblem>) 
         .filter_map(|(name, value)| piece(&name, value).map(|value| (name, value)))
         .collect();
     for (name, value) in &headers {
-        if let Err(why) = crate::mail::message::own_header(name) {
+        if let Err(why) = crate::mail::header::own_header(name) {
             problems.push(TemplateProblem {
                 line: value.line,
                 ..source.problem(Fault::new(start, why.to_string()))

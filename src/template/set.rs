@@ -1,9 +1,8 @@
 //! What was loaded, and how one mail is rendered from it.
 
+use crate::mail::header::{MAX_VALUE, one_line};
 use crate::template::engine::{self, Parsed};
-use crate::template::{
-    MAX_SUBJECT, RenderError, RenderOptions, Rendered, Text, Use, helpers, html, one_line,
-};
+use crate::template::{MAX_SUBJECT, RenderError, RenderOptions, Rendered, Text, Use, helpers, html};
 use handlebars::Handlebars;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
@@ -94,7 +93,7 @@ impl Set {
         let headers = mail
             .headers
             .iter()
-            .map(|(name, value)| Ok((name.clone(), one_line(&value.render(facts)?, 900))))
+            .map(|(name, value)| Ok((name.clone(), one_line(&value.render(facts)?, MAX_VALUE))))
             .collect::<Result<Vec<_>, RenderError>>()?;
 
         let mut data: Map<String, Value> = facts.as_object().cloned().unwrap_or_default();

@@ -608,7 +608,7 @@ mod tests {
         assert!(fault("{{#if a}}x").contains("a block is not closed"));
         assert!(fault("{{#if a}}x{{/each}}").contains("`each`"));
         assert!(fault("{{#*inline \"a\"}}{{> a}}{{/inline}}").contains("decorators"));
-        assert!(fault("{{date now \"%Q!\"}}").contains("strftime"));
+        assert!(fault("{{date now \"%E!\"}}").contains("strftime"));
         assert!(fault("{{bytes}}").contains("needs a value"));
     }
 }

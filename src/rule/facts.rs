@@ -1,0 +1,518 @@
+//! Facts: what a rule's condition and texts may say, and their values for one event. Pure.
+//!
+//! | always | brought by |
+//! |---|---|
+//! | `event` `rule` `host` `now` `data` | every event |
+//! | `file` | `file_arrives` |
+//! | `schedule` | `schedule` |
+//! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
+//! | `trouble` | `trouble` |
+//!
+//! [`facts`] makes the values, [`Vocabulary`] says beforehand what there will be. Both come from the
+//! same places ([`FileRef::facts`], [`JobReport`]), so a fact that can be named is a fact that comes.
+//! A rule with several triggers may name what any of them brings; where the event at hand brings
+//! less, a template asks `{{#if file}}` and a condition `has(file.name)`.
+
+use crate::event::{Event, FileRef, Kind};
+use crate::rule::index::Branch;
+use crate::rule::{Rule, Trigger};
+use crate::source::job::JobReport;
+use jiff::{Timestamp, Zoned};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// What kind of thing starts a rule, as far as facts go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TriggerWord {
+    /// `file_arrives`: brings `file`.
+    FileArrives,
+    /// `schedule`: brings `schedule`.
+    Schedule,
+    /// `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`: bring `job`.
+    Job,
+    /// `trouble`: brings `trouble`.
+    Trouble,
+}
+
+impl TriggerWord {
+    const ALL: [TriggerWord; 4] = [
+        TriggerWord::FileArrives,
+        TriggerWord::Schedule,
+        TriggerWord::Job,
+        TriggerWord::Trouble,
+    ];
+
+    /// The fact it brings.
+    pub fn brings(self) -> &'static str {
+        match self {
+            TriggerWord::FileArrives => "file",
+            TriggerWord::Schedule => "schedule",
+            TriggerWord::Job => "job",
+            TriggerWord::Trouble => "trouble",
+        }
+    }
+
+    /// What to write under `when:`, for people.
+    fn written(self) -> &'static str {
+        match self {
+            TriggerWord::FileArrives => "`file_arrives`",
+            TriggerWord::Schedule => "`schedule`",
+            TriggerWord::Job => "`job_fails` (or another job trigger)",
+            TriggerWord::Trouble => "`trouble`",
+        }
+    }
+}
+
+impl From<&Trigger> for TriggerWord {
+    fn from(trigger: &Trigger) -> TriggerWord {
+        match trigger {
+            Trigger::FileArrives { .. } => TriggerWord::FileArrives,
+            Trigger::Schedule(_) => TriggerWord::Schedule,
+            Trigger::JobSucceeds(_)
+            | Trigger::JobFails(_)
+            | Trigger::JobFinishes(_)
+            | Trigger::JobRecovers(_) => TriggerWord::Job,
+            Trigger::Trouble(_) => TriggerWord::Trouble,
+        }
+    }
+}
+
+/// What may be said in a rule's condition and texts.
+#[derive(Clone, Debug)]
+pub struct Vocabulary {
+    triggers: Vec<TriggerWord>,
+    branch: Option<Branch>,
+    /// `None`: not given, and then anything below `data` passes.
+    data: Option<Value>,
+    samples: Vec<Sample>,
+}
+
+/// One whole set of facts an event could bring, and how it would come about.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// When these would be the facts, to follow "when": `a file arrives`.
+    pub when: &'static str,
+    /// The facts.
+    pub facts: Value,
+}
+
+/// A fact that is not in the vocabulary.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unknown {
+    /// One sentence.
+    pub message: String,
+    /// What was perhaps meant.
+    pub hint: Option<String>,
+}
+
+impl Vocabulary {
+    /// What a rule with these triggers may say; in an outcome `branch` also what became of its work.
+    pub fn of(triggers: &[TriggerWord], branch: Option<Branch>) -> Vocabulary {
+        let mut triggers = triggers.to_vec();
+        triggers.sort();
+        triggers.dedup();
+        let mut vocabulary = Vocabulary {
+            triggers,
+            branch,
+            data: None,
+            samples: Vec::new(),
+        };
+        vocabulary.samples = vocabulary.make_samples();
+        vocabulary
+    }
+
+    /// With the rule's own `data`, which is checked by its real keys from then on.
+    pub fn with_data(mut self, data: Value) -> Vocabulary {
+        self.data = Some(data);
+        self.samples = self.make_samples();
+        self
+    }
+
+    /// Whether at least one trigger brings the fact at `path` (`["file", "name"]`).
+    ///
+    /// Numbers step into lists. The error names what was perhaps meant, or the trigger that would
+    /// bring the fact.
+    pub fn knows(&self, path: &[String]) -> Result<(), Unknown> {
+        let Some(root) = path.first() else {
+            return Ok(());
+        };
+        if root == "data" && self.data.is_none() {
+            return Ok(());
+        }
+        let roots: Vec<&Value> = self
+            .samples
+            .iter()
+            .filter_map(|sample| sample.facts.get(root))
+            .collect();
+        if roots.is_empty() {
+            return Err(self.unknown_root(root));
+        }
+        // A null of one sample says nothing; some other may know more.
+        let mut worst = None;
+        for value in roots {
+            match follow(value, path) {
+                Ok(()) => return Ok(()),
+                Err(unknown) => worst = worst.or(Some(unknown)),
+            }
+        }
+        worst.map_or(Ok(()), Err)
+    }
+
+    /// Whether every event of the rule brings the fact of that name (`file`).
+    pub fn always(&self, root: &str) -> bool {
+        self.samples.iter().all(|sample| sample.facts.get(root).is_some())
+    }
+
+    /// One whole set of facts a trigger, with realistic values: the most telling one of each trigger
+    /// comes first.
+    pub fn samples(&self) -> Vec<Value> {
+        self.samples.iter().map(|sample| sample.facts.clone()).collect()
+    }
+
+    /// The same, with how each comes about. Jobs come three times: failed, succeeded, and ended by a
+    /// signal, for then there is no exit code.
+    pub fn cases(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    fn unknown_root(&self, root: &str) -> Unknown {
+        if let Some(word) = TriggerWord::ALL.into_iter().find(|word| word.brings() == root) {
+            let has: Vec<&str> = self.triggers.iter().map(|word| word.brings()).collect();
+            let message = if has.is_empty() {
+                format!("no trigger of this rule brings `{root}`")
+            } else {
+                format!(
+                    "no trigger of this rule brings `{root}`, only `{}`",
+                    has.join("`, `")
+                )
+            };
+            let mut hint = format!("{} would bring `{root}`", word.written());
+            if word == TriggerWord::Job && self.branch.is_none() {
+                hint.push_str("; so would `on_success` and `on_failure` of a rule with `run:`");
+            }
+            return Unknown {
+                message,
+                hint: Some(hint),
+            };
+        }
+        let mut known: Vec<&str> = vec!["event", "rule", "host", "now", "data"];
+        known.extend(self.samples.iter().flat_map(|sample| {
+            let keys = sample.facts.as_object().into_iter().flatten();
+            keys.map(|(key, _)| key.as_str())
+        }));
+        // `size` alone: some fact may have a part of that name.
+        let part = self.samples.iter().find_map(|sample| {
+            let facts = sample.facts.as_object()?;
+            facts
+                .iter()
+                .find(|(_, value)| value.get(root).is_some())
+                .map(|(key, _)| format!("{key}.{root}"))
+        });
+        known.sort_unstable();
+        known.dedup();
+        let hint = match (part, nearest(root, &known)) {
+            (Some(part), _) => format!("did you mean `{part}`?"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) => format!("there are `{}`", known.join("`, `")),
+        };
+        Unknown {
+            message: format!("unknown fact `{root}`"),
+            hint: Some(hint),
+        }
+    }
+
+    fn make_samples(&self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        let jobs = || -> Vec<(&'static str, Value)> {
+            match self.branch {
+                Some(Branch::Success) => vec![("the work ended well", ended_well(false))],
+                Some(Branch::Recovery) => vec![("the work ended well again", ended_well(true))],
+                Some(Branch::Failure) => vec![
+                    ("the work failed", failed()),
+                    ("a signal ended the work", killed()),
+                ],
+                None => vec![
+                    ("a job failed", failed()),
+                    ("a job ended well", ended_well(false)),
+                    ("a signal ended a job", killed()),
+                ],
+            }
+        };
+        for &trigger in &self.triggers {
+            let (when, mut facts) = match trigger {
+                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample_file() })),
+                TriggerWord::Schedule => (
+                    "the schedule is due",
+                    json!({ "schedule": {
+                        "due": "2026-03-02T02:00:00+01:00", "late": 0, "missed": false,
+                    }}),
+                ),
+                TriggerWord::Trouble => (
+                    "there is trouble",
+                    json!({ "trouble": {
+                        "kind": "account",
+                        "key": "account:office",
+                        "subject": "office",
+                        "text": "the sign-in was refused: AADSTS50173, the grant was revoked",
+                        "steps": ["Run `tidings auth login office`."],
+                        "since": "2026-03-02T08:20:00+01:00",
+                    }}),
+                ),
+                TriggerWord::Job => ("", json!({})),
+            };
+            if let Some(facts) = facts.as_object_mut() {
+                facts.extend(self.always_there(trigger));
+            }
+            if trigger != TriggerWord::Job && self.branch.is_none() {
+                samples.push(Sample { when, facts });
+                continue;
+            }
+            for (when, job) in jobs() {
+                let mut facts = facts.clone();
+                facts["job"] = job;
+                samples.push(Sample { when, facts });
+            }
+        }
+        samples
+    }
+
+    fn always_there(&self, trigger: TriggerWord) -> Map<String, Value> {
+        let kind = match (trigger, self.branch) {
+            (_, Some(Branch::Failure)) | (TriggerWord::Job, None) => Kind::JobFails,
+            (_, Some(_)) => Kind::JobSucceeds,
+            (TriggerWord::FileArrives, None) => Kind::FileArrives,
+            (TriggerWord::Schedule, None) => Kind::Schedule,
+            (TriggerWord::Trouble, None) => Kind::Trouble,
+        };
+        let mut facts = Map::new();
+        facts.insert(
+            "event".to_owned(),
+            json!({
+                "id": 4711, "type": kind.as_str(), "key": "sample:4711", "time": "2026-03-02T08:30:00+01:00",
+            }),
+        );
+        facts.insert(
+            "rule".to_owned(),
+            json!({ "name": "sample-rule", "description": "What the rule is for" }),
+        );
+        facts.insert("host".to_owned(), json!("mail-host"));
+        facts.insert("now".to_owned(), json!("2026-03-02T08:30:05+01:00"));
+        facts.insert(
+            "data".to_owned(),
+            match &self.data {
+                Some(Value::Null) | None => json!({}),
+                Some(data) => data.clone(),
+            },
+        );
+        facts
+    }
+}
+
+/// What facts say beside the event: where and when they are told.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// This machine's name.
+    pub host: String,
+    /// The time, in the default time zone.
+    pub now: Zoned,
+}
+
+/// The facts of `event` for `rule`.
+///
+/// Times are RFC 3339 with the offset of `surroundings.now`'s zone. What is always there wins over
+/// an event's fact of the same name, so that no reporter can speak as `rule` or `event`.
+pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
+    let happening = &event.happening;
+    let mut facts = happening.facts.clone();
+    // A step that moved the file left the facts of its old place.
+    if let Some(file) = &happening.file {
+        facts.insert("file".to_owned(), file.facts());
+    }
+    if let Some(Value::Object(job)) = facts.get_mut("job") {
+        job.insert("recovered".to_owned(), Value::Bool(event.recovers));
+    }
+    let zone = surroundings.now.time_zone();
+    let stamp = |time: Timestamp| time.display_with_offset(zone.to_offset(time)).to_string();
+    facts.insert(
+        "event".to_owned(),
+        json!({
+            "id": event.id.0,
+            "type": happening.kind.as_str(),
+            "key": happening.key,
+            "time": stamp(happening.time),
+        }),
+    );
+    facts.insert(
+        "rule".to_owned(),
+        json!({ "name": rule.name, "description": rule.description.as_deref().unwrap_or_default() }),
+    );
+    facts.insert("host".to_owned(), json!(surroundings.host));
+    facts.insert("now".to_owned(), json!(stamp(surroundings.now.timestamp())));
+    let data = match &rule.data {
+        Value::Null => json!({}),
+        data => data.clone(),
+    };
+    facts.insert("data".to_owned(), data);
+    Value::Object(facts)
+}
+
+/// The nearest of `known` to a mistyped `word`, if one is near.
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let limit = word.chars().count().div_ceil(3);
+    known
+        .iter()
+        .map(|&candidate| (distance(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Letters to insert, drop, replace or swap with their neighbour to get from one to the other.
+fn distance(from: &str, to: &str) -> usize {
+    // Names are short; what is longer is no slip of a name, and shall cost nothing.
+    let from: Vec<char> = from.chars().take(40).collect();
+    let to: Vec<char> = to.chars().take(40).collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in to.iter().enumerate() {
+            let mut best = (last[j] + usize::from(a != b))
+                .min(last[j + 1] + 1)
+                .min(row[j] + 1);
+            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[to.len()]
+}
+
+/// Steps from `value`, which is `path[0]`, down the rest of `path`.
+fn follow(mut value: &Value, path: &[String]) -> Result<(), Unknown> {
+    for (depth, part) in path.iter().enumerate().skip(1) {
+        let so_far = path[..depth].join(".");
+        value = match value {
+            Value::Object(map) => match map.get(part) {
+                Some(value) => value,
+                None => {
+                    let known: Vec<&str> = map.keys().map(String::as_str).collect();
+                    let hint = match nearest(part, &known) {
+                        Some(near) => format!("did you mean `{so_far}.{near}`?"),
+                        None if known.is_empty() => format!("`{so_far}` is empty"),
+                        None => format!("`{so_far}` has `{}`", known.join("`, `")),
+                    };
+                    return Err(Unknown {
+                        message: format!("unknown fact `{so_far}.{part}`"),
+                        hint: Some(hint),
+                    });
+                }
+            },
+            Value::Array(list) => match (part.parse::<usize>(), list.first()) {
+                (Ok(_), Some(first)) => first,
+                (Ok(_), None) => return Ok(()),
+                (Err(_), _) => {
+                    return Err(Unknown {
+                        message: format!("`{so_far}` is a list and has no part `{part}`"),
+                        hint: None,
+                    });
+                }
+            },
+            scalar => {
+                return Err(Unknown {
+                    message: format!("`{so_far}` is {} and has no part `{part}`", kind_of(scalar)),
+                    hint: None,
+                });
+            }
+        };
+    }
+    Ok(())
+}
+
+/// What a value is, for people: `text`, `a number`.
+pub fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing (null)",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a group of facts",
+    }
+}
+
+fn sample_file() -> Value {
+    FileRef {
+        root: PathBuf::from("/srv/drop/invoices"),
+        relative: PathBuf::from("2026/invoice-0815.pdf"),
+        size: 48_213,
+        mtime_ns: 1_772_436_600_000_000_000,
+    }
+    .facts()
+}
+
+fn job_facts(report: &JobReport, recovered: bool) -> Value {
+    let mut facts = serde_json::to_value(report).unwrap_or_default();
+    if let Some(facts) = facts.as_object_mut() {
+        facts.insert("recovered".to_owned(), Value::Bool(recovered));
+    }
+    facts
+}
+
+fn ended_well(recovered: bool) -> Value {
+    job_facts(
+        &JobReport {
+            ok: true,
+            exit_code: Some(0),
+            summary: "ended well".to_owned(),
+            output_tail: "exported 1204 rows".to_owned(),
+            ..sample_job()
+        },
+        recovered,
+    )
+}
+
+fn failed() -> Value {
+    job_facts(&sample_job(), false)
+}
+
+fn killed() -> Value {
+    job_facts(
+        &JobReport {
+            exit_code: None,
+            signal: Some("SIGKILL".to_owned()),
+            timed_out: true,
+            log: None,
+            entry: None,
+            summary: "ended by the time limit of 10m".to_owned(),
+            ..sample_job()
+        },
+        false,
+    )
+}
+
+fn sample_job() -> JobReport {
+    JobReport {
+        name: "nightly-export".to_owned(),
+        ok: false,
+        exit_code: Some(3),
+        signal: None,
+        duration: 12.5,
+        attempt: 1,
+        summary: "ended with exit code 3".to_owned(),
+        output_tail: "connecting to the database\nerror: table orders is locked".to_owned(),
+        log: Some("/var/lib/tidings/logs/nightly-export-4711.log".to_owned()),
+        started: "2026-03-02T02:00:00+01:00".to_owned(),
+        ended: "2026-03-02T02:00:12+01:00".to_owned(),
+        command: "/opt/export --full".to_owned(),
+        entry: Some(crate::entry::EntryId(4712)),
+        ..JobReport::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
