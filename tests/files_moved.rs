@@ -1,6 +1,7 @@
 //! Files moved, copied and deleted: real folders, two file systems where the machine has them.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a helper of tests fails by panicking, as the tests do
+// A helper of tests fails by panicking, as the tests do, and says what it skips.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};

@@ -58,12 +58,7 @@ pub struct Checker<'a> {
 pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checked {
     let sound: Option<Sound<raw::Settings>> =
         document.and_then(|document| shape::read(document, &schema::SETTINGS, checker.problems));
-    let Some(Sound {
-        document,
-        shape,
-        raw,
-    }) = sound
-    else {
+    let Some(Sound { document, shape, raw }) = sound else {
         return Checked {
             settings: empty(checker.dir),
             scan_every: SCAN_EVERY,
@@ -82,7 +77,11 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         ..Unsure::default()
     };
     let outbox = checker.outbox(&at.key("outbox"), raw.outbox.unwrap_or_default());
-    let recipients = checker.recipients(&at.key("recipients"), raw.recipients.unwrap_or_default(), &mut unsure);
+    let recipients = checker.recipients(
+        &at.key("recipients"),
+        raw.recipients.unwrap_or_default(),
+        &mut unsure,
+    );
     let mut accounts = BTreeMap::new();
     // An account whose shape is so damaged that nothing is left of it is still one that was meant.
     unsure.accounts.extend(shape.below("accounts").map(str::to_owned));
@@ -349,7 +348,9 @@ impl Checker<'_> {
 
     fn recipients(&mut self, at: &At<'_>, raw: raw::Recipients, unsure: &mut Unsure) -> Recipients {
         let before = self.errors();
-        let allow = raw.allow.map(|patterns| self.allow(&at.key("allow"), &patterns.0));
+        let allow = raw
+            .allow
+            .map(|patterns| self.allow(&at.key("allow"), &patterns.0));
         let mut groups = BTreeMap::new();
         for (name, members) in raw.groups.unwrap_or_default() {
             let at = at.key("groups");
@@ -383,11 +384,14 @@ impl Checker<'_> {
         let address = mailbox.address.to_string().to_lowercase();
         if allow.is_some_and(|allow| !allow.is_match(&address)) {
             self.complain(
-                at.error(format!("`{}` is not among the allowed recipients", mailbox.address))
-                    .hint(format!(
-                        "add a pattern under recipients: allow:, as \"*@{}\"",
-                        mailbox.address.domain()
-                    )),
+                at.error(format!(
+                    "`{}` is not among the allowed recipients",
+                    mailbox.address
+                ))
+                .hint(format!(
+                    "add a pattern under recipients: allow:, as \"*@{}\"",
+                    mailbox.address.domain()
+                )),
             );
         }
     }
@@ -399,7 +403,10 @@ impl Checker<'_> {
             if !pattern.contains('@') {
                 self.complain(
                     at.error(format!("`{pattern}` matches no address: it has no @"))
-                        .hint(format!("write \"*@{}\"", pattern.trim_start_matches('*').trim_start_matches('.'))),
+                        .hint(format!(
+                            "write \"*@{}\"",
+                            pattern.trim_start_matches('*').trim_start_matches('.')
+                        )),
                 );
                 continue;
             }
@@ -427,7 +434,10 @@ impl Checker<'_> {
         let account = match raw.account {
             None => {
                 let written: BTreeSet<&String> = accounts.keys().chain(&unsure.accounts).collect();
-                written.first().filter(|_| written.len() == 1).map(|only| (*only).clone())
+                written
+                    .first()
+                    .filter(|_| written.len() == 1)
+                    .map(|only| (*only).clone())
             }
             Some(name) if accounts.contains_key(&name) => Some(name),
             Some(name) => {
@@ -441,9 +451,7 @@ impl Checker<'_> {
                 None
             }
         };
-        let from = raw
-            .from
-            .and_then(|text| self.mailbox(&at.key("from"), &text));
+        let from = raw.from.and_then(|text| self.mailbox(&at.key("from"), &text));
         if let (Some(from), Some(name)) = (&from, &account)
             && let Some(account) = accounts.get(name)
             && !unsure.accounts.contains(name)

@@ -50,7 +50,11 @@ impl Place {
     /// The place of the bytes `range` of a file's `text`. A range over several lines means its
     /// beginning, to the end of that line.
     pub fn of(text: &str, range: Range<usize>) -> Place {
-        let floor = |at: usize| (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+        let floor = |at: usize| {
+            (0..=at.min(text.len()))
+                .rev()
+                .find(|&at| text.is_char_boundary(at))
+        };
         let start = floor(range.start).unwrap_or(0);
         let end = floor(range.end).unwrap_or(0).max(start);
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);

@@ -95,7 +95,11 @@ pub fn text(dir: &Path, file: &Path) -> Result<String, Box<Problem>> {
         .map_err(unreadable)?;
     let about = opened.metadata().map_err(unreadable)?;
     if !about.is_file() {
-        let what = if about.is_dir() { "a folder" } else { "no regular file" };
+        let what = if about.is_dir() {
+            "a folder"
+        } else {
+            "no regular file"
+        };
         return Err(Box::new(
             Problem::error(file, format!("this is {what}, and a YAML file should be here"))
                 .hint("remove it, or give it another ending"),
@@ -103,8 +107,11 @@ pub fn text(dir: &Path, file: &Path) -> Result<String, Box<Problem>> {
     }
     let too_big = |size: u64| {
         Box::new(
-            Problem::error(file, format!("this file has {size} bytes; {LARGEST} are the most"))
-                .hint("split it over several files under rules/, or move what does not belong here"),
+            Problem::error(
+                file,
+                format!("this file has {size} bytes; {LARGEST} are the most"),
+            )
+            .hint("split it over several files under rules/, or move what does not belong here"),
         )
     };
     if about.len() > LARGEST {
@@ -259,7 +266,9 @@ impl<'a> At<'a> {
         };
         let written = self.document.text.get(self.place.clone()).unwrap_or_default();
         let quote = usize::from(written.starts_with(['"', '\'']));
-        if written.get(quote..).is_some_and(|rest| rest.starts_with(text.as_str()))
+        if written
+            .get(quote..)
+            .is_some_and(|rest| rest.starts_with(text.as_str()))
             && let Some(rest) = text.get(offset..)
         {
             let word = rest

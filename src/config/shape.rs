@@ -32,9 +32,9 @@ impl Shape {
 
     /// Whether something at or below `path` could not be used.
     pub fn damaged(&self, path: &[&str]) -> bool {
-        self.faults.iter().any(|fault| {
-            fault.len() >= path.len() && fault.iter().zip(path).all(|(a, b)| a.as_str() == *b)
-        })
+        self.faults
+            .iter()
+            .any(|fault| fault.len() >= path.len() && fault.iter().zip(path).all(|(a, b)| a.as_str() == *b))
     }
 
     /// The keys of the top-level map `section` at or below which something could not be used.
@@ -73,11 +73,8 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn complain(&mut self, place: &Range<usize>, message: String, hint: String) {
         let place = self.document.place(place.clone());
-        self.problems.push(
-            Problem::error(&self.document.file, message)
-                .at(place)
-                .hint(hint),
-        );
+        self.problems
+            .push(Problem::error(&self.document.file, message).at(place).hint(hint));
         self.faults.push(self.path.clone());
     }
 
@@ -244,7 +241,12 @@ impl<'a> Walk<'a> {
             return None;
         };
         let properties = schema.get("properties").and_then(Json::as_object);
-        let known = || properties.into_iter().flat_map(serde_json::Map::keys).map(String::as_str);
+        let known = || {
+            properties
+                .into_iter()
+                .flat_map(serde_json::Map::keys)
+                .map(String::as_str)
+        };
         let property = |key: &str| properties.and_then(|properties| properties.get(key));
         let additional = schema.get("additionalProperties");
         let mut kept = Vec::new();
@@ -350,11 +352,19 @@ impl<'a> Walk<'a> {
             let low = bound("minimum").filter(|&low| number < low);
             let high = bound("maximum").filter(|&high| number > high);
             if let Some(limit) = low {
-                self.complain(&node.place, format!("{number} is too little"), format!("the least is {limit}"));
+                self.complain(
+                    &node.place,
+                    format!("{number} is too little"),
+                    format!("the least is {limit}"),
+                );
                 return None;
             }
             if let Some(limit) = high {
-                self.complain(&node.place, format!("{number} is too much"), format!("the most is {limit}"));
+                self.complain(
+                    &node.place,
+                    format!("{number} is too much"),
+                    format!("the most is {limit}"),
+                );
                 return None;
             }
         }
@@ -465,9 +475,5 @@ pub fn read<T: serde::de::DeserializeOwned>(
         document.root = root;
         raw
     };
-    Some(Sound {
-        document,
-        shape,
-        raw,
-    })
+    Some(Sound { document, shape, raw })
 }

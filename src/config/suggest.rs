@@ -17,7 +17,11 @@ pub fn hint<'a>(typed: &str, known: impl IntoIterator<Item = &'a str> + Clone) -
     match nearest(typed, known.clone()) {
         Some(word) => format!("did you mean `{word}`?"),
         None => {
-            let words: Vec<String> = known.into_iter().take(40).map(|word| format!("`{word}`")).collect();
+            let words: Vec<String> = known
+                .into_iter()
+                .take(40)
+                .map(|word| format!("`{word}`"))
+                .collect();
             match words.len() {
                 0 => String::new(),
                 1 => format!("known is only {}", words[0]),
@@ -43,7 +47,9 @@ fn distance(a: &[char], b: &[char]) -> usize {
     for (i, x) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let mut best = (above[j] + usize::from(x != y)).min(above[j + 1] + 1).min(row[j] + 1);
+            let mut best = (above[j] + usize::from(x != y))
+                .min(above[j + 1] + 1)
+                .min(row[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 best = best.min(before[j - 1] + 1);
             }

@@ -294,7 +294,13 @@ impl Builder<'_> {
     }
 
     fn expects_key(&self) -> bool {
-        matches!(self.open.last(), Some(Open { kind: Kind::Map { key: None, .. }, .. }))
+        matches!(
+            self.open.last(),
+            Some(Open {
+                kind: Kind::Map { key: None, .. },
+                ..
+            })
+        )
     }
 
     /// Counts what is about to be made, and refuses what would be too much.
@@ -341,7 +347,10 @@ impl Builder<'_> {
         Ok(self.anchors.get(&id).cloned())
     }
 
-    #[allow(clippy::type_complexity, reason = "a node with its anchor, on the way to `close`")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "a node with its anchor, on the way to `close`"
+    )]
     fn finish(&mut self, open: Open, end: usize) -> Result<((Node, usize), Weight), Fault> {
         let place = open.start..end.max(open.start);
         let mut weight = open.weight;
@@ -489,7 +498,8 @@ fn plain(text: String) -> Value {
         .bytes()
         .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
     // `012` may be meant as text (a postal code), or as octal: it stays text and the types decide.
-    let leading_zero = digits.len() > 1 && digits.starts_with('0') && !digits[1..].starts_with(['.', 'e', 'E']);
+    let leading_zero =
+        digits.len() > 1 && digits.starts_with('0') && !digits[1..].starts_with(['.', 'e', 'E']);
     if !number || leading_zero {
         return Value::Text(text);
     }
@@ -531,7 +541,9 @@ mod tests {
     fn scalars_are_read_strictly() {
         assert_eq!(
             json("[true, yes, on, 12, 012, 1.5, ~, '7', null, -3, 1e3, 07:00, 10MB, .inf]"),
-            json!([true, "yes", "on", 12, "012", 1.5, null, "7", null, -3, 1000.0, "07:00", "10MB", ".inf"])
+            json!([
+                true, "yes", "on", 12, "012", 1.5, null, "7", null, -3, 1000.0, "07:00", "10MB", ".inf"
+            ])
         );
     }
 
@@ -566,7 +578,10 @@ mod tests {
         let mut bomb = String::from("a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n");
         for level in 1..30 {
             let below = format!("*a{}", level - 1);
-            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [below.as_str(); 9].join(", ")));
+            bomb.push_str(&format!(
+                "a{level}: &a{level} [{}]\n",
+                [below.as_str(); 9].join(", ")
+            ));
         }
         let (node, faults) = read(&bomb);
         assert!(node.is_none());

@@ -297,6 +297,7 @@ pub(super) mod tests {
     use super::*;
     use crate::action::{Overlap, StepSpec};
     use crate::event::{EventId, NewEvent, Origin};
+    use crate::source::schedule::{Missed, Schedule, ScheduleSpec};
     use globset::{Glob, GlobBuilder};
     use jiff::Timestamp;
     use serde_json::{Map, Value, json};
@@ -509,7 +510,15 @@ pub(super) mod tests {
 
     #[test]
     fn a_slot_concerns_only_the_rule_of_its_name() {
-        let schedule = Trigger::Schedule(crate::source::schedule::Schedule {});
+        let schedule = Trigger::Schedule(
+            Schedule::compile(&ScheduleSpec {
+                cron: Some("0 2 * * *"),
+                every: None,
+                timezone: jiff::tz::TimeZone::UTC,
+                missed: Missed::Once,
+            })
+            .unwrap(),
+        );
         let rules = Rules::new(vec![
             with("nightly", vec![Trigger::JobFails(glob("x")), schedule.clone()]),
             with("weekly", vec![schedule]),

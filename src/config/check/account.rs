@@ -46,9 +46,16 @@ impl Checker<'_> {
         };
         let credential = match &transport {
             Transport::File { .. } => Credential::None,
-            Transport::Smtp(smtp) => {
-                self.credential(at, &mut raw, endpoints, known, provider, user.as_deref(), damaged, smtp)
-            }
+            Transport::Smtp(smtp) => self.credential(
+                at,
+                &mut raw,
+                endpoints,
+                known,
+                provider,
+                user.as_deref(),
+                damaged,
+                smtp,
+            ),
         };
         let mut senders: Vec<Address> = own.iter().cloned().collect();
         for (index, text) in raw.senders.unwrap_or_default().0.iter().enumerate() {
@@ -374,7 +381,11 @@ impl Checker<'_> {
             endpoints.authorize_url,
             known.map(|known| known.authorize_url),
         );
-        let token_url = endpoint("token_url", endpoints.token_url, known.map(|known| known.token_url));
+        let token_url = endpoint(
+            "token_url",
+            endpoints.token_url,
+            known.map(|known| known.token_url),
+        );
         let revoke_url = endpoint(
             "revoke_url",
             endpoints.revoke_url,
@@ -386,7 +397,11 @@ impl Checker<'_> {
                 (false, true) => "`authorize_url` is missing",
                 _ => "`token_url` is missing",
             };
-            let spot = if at.has("provider") { at.name("provider") } else { at.name("oauth2") };
+            let spot = if at.has("provider") {
+                at.name("provider")
+            } else {
+                at.name("oauth2")
+            };
             self.complain(spot.error(missing).hint(
                 "`provider: microsoft365`, `provider: google`, \
                  `provider: { issuer: https://.. }`, or a map with authorize_url and token_url",
@@ -399,11 +414,9 @@ impl Checker<'_> {
                 .unwrap_or_default(),
         };
         if scopes.is_empty() && !damaged && (issuer.is_some() || authorize_url.is_some()) {
-            self.complain(
-                at.name("provider")
-                    .warning("no scopes are asked for")
-                    .hint("most providers give nothing useful then; add `scopes:`, with offline_access where it exists"),
-            );
+            self.complain(at.name("provider").warning("no scopes are asked for").hint(
+                "most providers give nothing useful then; add `scopes:`, with offline_access where it exists",
+            ));
         }
         let authorize_extra = match endpoints.authorize_extra {
             Some(extra) => extra.into_iter().collect(),
@@ -505,10 +518,7 @@ impl Checker<'_> {
     fn redirect(&mut self, at: &At<'_>, text: &str) -> Option<Url> {
         let url = Url::parse(text).ok().filter(|url| {
             url.scheme() == "http"
-                && matches!(
-                    url.host_str(),
-                    Some("127.0.0.1" | "localhost" | "[::1]")
-                )
+                && matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
                 && url.query().is_none()
                 && url.fragment().is_none()
                 && url.username().is_empty()
