@@ -704,6 +704,15 @@ fn the_log_of_a_job_is_attached_or_its_absence_told() {
         entry.summary["attachments"],
         json!([{"name": "job.log", "size": 5}])
     );
+    let by_fact = MailSpec {
+        attach: vec![text("{{data.log}}")],
+        ..spec()
+    };
+    let data = json!({"log": house.path("state/job.log").to_str().unwrap()});
+    assert_eq!(
+        house.prepare(&by_fact, None, data).summary["attachments"],
+        entry.summary["attachments"]
+    );
 }
 
 #[test]

@@ -481,3 +481,10 @@ fn an_empty_or_missing_folder_gives_what_is_shipped() {
         ]
     );
 }
+
+#[test]
+fn templates_are_shared_between_threads() {
+    fn shared<T: Send + Sync + Clone + 'static>(_: &T) {}
+    shared(&Templates::shipped());
+    shared(&Text::compile("{{host}}").unwrap());
+}

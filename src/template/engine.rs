@@ -409,6 +409,9 @@ pub fn render(
                 (None, RenderErrorReason::MissingVariable(Some(name))) => {
                     format!("`{name}` is not among the facts of this event")
                 }
+                (None, RenderErrorReason::MissingVariable(None)) => {
+                    "what `lookup` looks for is not there".to_owned()
+                }
                 (None, RenderErrorReason::IOError(error)) => error.to_string(),
                 (None, reason) => reason.to_string(),
             };
