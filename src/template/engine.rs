@@ -1,7 +1,7 @@
 //! The one place that knows handlebars: guards a source, parses it, renders it within limits.
 //!
 //! The parser and the renderer call themselves for each nesting, so what could exhaust the stack is refused by
-//! [`guard`] before either sees it. While rendering, a [`Budget`] of this thread counts turns of loops and bytes:
+//! [`guard`] before either sees it. While rendering, a budget of this thread counts turns of loops and bytes:
 //! a block rendered for a partial is collected in memory by the library, where a limited writer cannot see it.
 
 use crate::template::helpers;
