@@ -8,7 +8,7 @@
 //! | a path written out | any regular file; its last step is no link |
 //! | `job.log` | the log of the job this mail is about |
 
-use crate::action::email::{Composing, MailSpec, Oversize};
+use crate::config::settings::Settings;
 use crate::entry::Reason;
 use crate::event::{FileRef, shown};
 use crate::mail::attachment::{SNIFF, media_type, safe_name};
@@ -20,6 +20,19 @@ use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
+
+/// Where attachments are looked for.
+#[derive(Clone, Copy)]
+pub struct Places<'a> {
+    /// The setup folder, the zone, the folder for scratch files.
+    pub settings: &'a Settings,
+    /// What templates may say.
+    pub facts: &'a serde_json::Value,
+    /// The file the event is about.
+    pub file: Option<&'a FileRef>,
+    /// The log of the job the event is about.
+    pub job_log: Option<&'a Path>,
+}
 
 /// What is attached, and what is not.
 pub struct Attachments {
@@ -84,60 +97,27 @@ fn safe_path(path: &Path) -> String {
         .join("/")
 }
 
-/// Opens all attachments of a mail and decides about those that are too big. An error is why the mail is held.
-pub fn gather(spec: &MailSpec, with: &Composing<'_>) -> Result<Attachments, Reason> {
-    let mut gathered = Attachments {
+/// Opens what `attach:` means. An error is why the mail is held.
+pub fn open(texts: &[Text], places: &Places<'_>) -> Result<Attachments, Reason> {
+    let mut opened = Attachments {
         files: Vec::new(),
         omitted: Vec::new(),
     };
-    for text in &spec.attach {
-        find(text, with, &mut gathered)?;
+    for text in texts {
+        find(text, places, &mut opened)?;
     }
-    let fits = |files: &[Open]| {
-        files.iter().fold(0u64, |sum, file| {
-            sum.saturating_add(encoded_size(file.shown.size))
-        }) <= spec.max_size
-    };
-    if fits(&gathered.files) {
-        return Ok(gathered);
-    }
-    match spec.oversize {
-        Oversize::Fail => {
-            let total: u64 = gathered
-                .files
-                .iter()
-                .map(|file| encoded_size(file.shown.size))
-                .sum();
-            Err(Reason {
-                steps: vec![
-                    "Raise `max_size`, or choose `oversize: note` or `oversize: zip` in the rule.".to_owned(),
-                    "Then retry the mail.".to_owned(),
-                ],
-                ..Reason::new(format!(
-                    "the attachments are too big: {total} bytes as encoded, and the rule allows {}",
-                    spec.max_size
-                ))
-            })
-        }
-        Oversize::Zip => {
-            let packed = pack(&gathered.files, with)
-                .map_err(|error| Reason::new(format!("the attachments cannot be packed: {error}")))?;
-            if fits(std::slice::from_ref(&packed)) {
-                gathered.files = vec![packed];
-            } else {
-                leave_out(&mut gathered, spec.max_size, "too big to attach, even packed");
-            }
-            Ok(gathered)
-        }
-        Oversize::Note => {
-            leave_out(&mut gathered, spec.max_size, "too big to attach");
-            Ok(gathered)
-        }
-    }
+    Ok(opened)
+}
+
+/// Bytes of files as encoded in a message.
+pub fn encoded(files: &[Open]) -> u64 {
+    files.iter().fold(0, |sum: u64, file| {
+        sum.saturating_add(encoded_size(file.shown.size))
+    })
 }
 
 /// Keeps, in the order of the rule, what fits.
-fn leave_out(gathered: &mut Attachments, max_size: u64, why: &str) {
+pub fn leave_out(gathered: &mut Attachments, max_size: u64, why: &str) {
     let mut room = max_size;
     for file in std::mem::take(&mut gathered.files) {
         match room.checked_sub(encoded_size(file.shown.size)) {
@@ -156,13 +136,13 @@ fn leave_out(gathered: &mut Attachments, max_size: u64, why: &str) {
 }
 
 /// Packs files into an archive that has no name on disk.
-fn pack(files: &[Open], with: &Composing<'_>) -> io::Result<Open> {
-    let scratch = scratch(&with.settings.state)?;
+pub fn pack(files: &[Open], settings: &Settings) -> io::Result<Open> {
+    let scratch = scratch(&settings.state)?;
     let mut archive = Archive::new(io::BufWriter::new(&scratch));
     for open in files {
         let time = jiff::Timestamp::from_second(open.mtime.0)
             .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-            .to_zoned(with.settings.defaults.timezone.clone())
+            .to_zoned(settings.defaults.timezone.clone())
             .datetime();
         archive.add(&open.shown.name, time, &open.file)?;
         if !open.is_unchanged() {
@@ -203,8 +183,16 @@ fn scratch(folder: &Path) -> io::Result<File> {
 }
 
 /// Opens what one line of `attach:` means.
-fn find(text: &Text, with: &Composing<'_>, gathered: &mut Attachments) -> Result<(), Reason> {
-    if text.literal() == Some("job.log") {
+fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<(), Reason> {
+    let is_log = |path: &str| with.job_log.is_some_and(|log| path == shown(log.as_os_str()));
+    let rendered = match text.literal() {
+        Some("job.log") => String::new(),
+        _ => text
+            .render(with.facts)
+            .map_err(|error| Reason::new(format!("`attach: {}`: {error}", text.source())))?,
+    };
+    // `{{job.log}}` means the same.
+    if text.literal() == Some("job.log") || is_log(&rendered) {
         let Some(log) = with.job_log else {
             gathered.omitted.push(Omitted {
                 name: "job.log".to_owned(),
@@ -222,9 +210,6 @@ fn find(text: &Text, with: &Composing<'_>, gathered: &mut Attachments) -> Result
         gathered.files.push(open);
         return Ok(());
     }
-    let rendered = text
-        .render(with.facts)
-        .map_err(|error| Reason::new(format!("`attach: {}`: {error}", text.source())))?;
     if rendered.is_empty() {
         return Ok(()); // `{{#if file}}{{file.path}}{{/if}}` without a file
     }
@@ -280,7 +265,7 @@ fn settled(file: &FileRef) -> Result<Open, Reason> {
 }
 
 /// A path that a template made: only below the event's folder or the setup.
-fn made_by_template(rendered: &str, file: Option<&FileRef>, with: &Composing<'_>) -> Result<Open, Reason> {
+fn made_by_template(rendered: &str, file: Option<&FileRef>, with: &Places<'_>) -> Result<Open, Reason> {
     let dir = &with.settings.dir;
     let path = dir.join(rendered);
     let roots = file.map(|file| &file.root).into_iter().chain([dir]);

@@ -5,7 +5,7 @@
 //! lost: it is admitted as held, with the reason and what to do.
 
 use crate::action::Mail;
-use crate::action::attach::{self, Attachments};
+use crate::action::attach::{self, Attachments, Places};
 use crate::config::settings::{Account, Settings};
 use crate::entry::{Body, Kind, NewEntry, Reason};
 use crate::event::{EventId, FileRef};
@@ -164,7 +164,7 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
     if let Some(subject) = &subject {
         entry.summary["subject"] = one_line(subject, MAX_SUBJECT).into();
     }
-    let Attachments { files, omitted } = attach::gather(spec, with)?;
+    let Attachments { files, omitted } = attachments(spec, with)?;
     let attached: Vec<Attached> = files.iter().map(|file| file.shown.clone()).collect();
     let mail = with
         .templates
@@ -244,6 +244,46 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
         entry.summary["omitted"] = json!(omitted);
     }
     Ok(())
+}
+
+/// What is attached, after those that are too big were dealt with as the rule says.
+fn attachments(spec: &MailSpec, with: &Composing<'_>) -> Result<Attachments, Reason> {
+    let places = Places {
+        settings: with.settings,
+        facts: with.facts,
+        file: with.file,
+        job_log: with.job_log,
+    };
+    let mut opened = attach::open(&spec.attach, &places)?;
+    let total = attach::encoded(&opened.files);
+    if total <= spec.max_size {
+        return Ok(opened);
+    }
+    match spec.oversize {
+        Oversize::Fail => {
+            return Err(Reason {
+                steps: vec![
+                    "Raise `max_size`, or choose `oversize: note` or `oversize: zip` in the rule.".to_owned(),
+                    "Then retry the mail.".to_owned(),
+                ],
+                ..Reason::new(format!(
+                    "the attachments are too big: {total} bytes as encoded, and the rule allows {}",
+                    spec.max_size
+                ))
+            });
+        }
+        Oversize::Zip => {
+            let packed = attach::pack(&opened.files, with.settings)
+                .map_err(|error| Reason::new(format!("the attachments cannot be packed: {error}")))?;
+            if attach::encoded(std::slice::from_ref(&packed)) <= spec.max_size {
+                opened.files = vec![packed];
+            } else {
+                attach::leave_out(&mut opened, spec.max_size, "too big to attach, even packed");
+            }
+        }
+        Oversize::Note => attach::leave_out(&mut opened, spec.max_size, "too big to attach"),
+    }
+    Ok(opened)
 }
 
 fn effect(
