@@ -3,7 +3,7 @@
 //! | kind | takes responsibility when | tells about each recipient |
 //! |---|---|---|
 //! | [`smtp`] | 2xx to the final dot | yes |
-//! | [`file`] | the file and its folder are synced | no, all or none |
+//! | [`mod@file`] | the file and its folder are synced | no, all or none |
 //!
 //! A transport knows no OAuth2: it is handed a [`Login`]. It knows no outbox: before the point of no
 //! return it asks a [`Gate`], and only goes on when that is open.
