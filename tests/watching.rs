@@ -1,5 +1,12 @@
 //! `file_arrives`, with real folders, the real kernel and the real store.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says why it was skipped"
+)]
+
 use globset::{GlobBuilder, GlobSetBuilder};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
