@@ -602,7 +602,8 @@ async fn any_name_the_file_system_takes_arrives_exactly() {
     };
     let mut got: Vec<_> = events.iter().map(name).collect();
     let mut expected: Vec<_> = hostile.iter().map(|name| name.to_vec()).collect();
-    (got.sort(), expected.sort());
+    got.sort();
+    expected.sort();
     assert_eq!(got, expected);
     source.stop().await;
     let source = place.start().await;

@@ -171,8 +171,10 @@ impl Filter {
                 Some(Hint::Created(path))
             }
             // Opened right after its creation: by who created it. A hard link is not opened.
-            EventKind::Access(AccessKind::Open(_)) => self.created.remove(&path).then(|| Hint::Written(path)),
-            EventKind::Modify(ModifyKind::Data(_)) => self.written.add(&path).then(|| Hint::Written(path)),
+            EventKind::Access(AccessKind::Open(_)) => {
+                self.created.remove(&path).then_some(Hint::Written(path))
+            }
+            EventKind::Modify(ModifyKind::Data(_)) => self.written.add(&path).then_some(Hint::Written(path)),
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 self.created.remove(&path);
                 self.written.remove(&path);
@@ -181,7 +183,7 @@ impl Filter {
             // Where both halves were seen, notify reports the pair right after this.
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 let alone = tracker.is_none() || tracker != self.renaming;
-                alone.then(|| Hint::RenamedTo(path))
+                alone.then_some(Hint::RenamedTo(path))
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
                 paths.next().map(|to| Hint::Renamed(path, to))

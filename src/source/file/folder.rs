@@ -229,6 +229,9 @@ impl Folder {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Input>, lost: Arc<AtomicBool>) {
         while let Err(error) = self.remember().await {
             self.complain(&error);
+            if inbox.is_closed() {
+                return;
+            }
             tokio::time::sleep(AGAIN).await;
         }
         let mut inputs = Vec::new();
@@ -236,7 +239,6 @@ impl Folder {
             self.turn().await;
             let wake = self.origin + self.next_wake();
             tokio::select! {
-                biased;
                 read = inbox.recv_many(&mut inputs, BATCH) => if read == 0 { break },
                 Some(progress) = self.progress.recv(), if self.candidates.len() < MANY => {
                     self.advance(progress).await;

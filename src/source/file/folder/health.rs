@@ -206,7 +206,9 @@ impl Folder {
                  raise the sysctl fs.inotify.max_user_instances"
             ));
         }
-        let part = if some {
+        let part = if some && count == 1 {
+            "one folder is polled".to_owned()
+        } else if some {
             format!("{count} folders are polled")
         } else {
             "it is polled".to_owned()
