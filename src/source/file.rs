@@ -36,6 +36,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use sweep::lock;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -43,6 +44,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Inputs that may wait for a folder. Beyond that they are dropped, and it scans.
 const WAITING: usize = 16_384;
+
+/// How long a folder may take to end. One that waits for a share that is away would take for ever.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// What a source is told from outside.
 #[derive(Debug)]
@@ -167,7 +171,10 @@ impl FileSource {
         }
         // Their inboxes close with this, and that is their sign to end.
         running.clear();
-        while tasks.join_next().await.is_some() {}
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(PARTING, ended).await.is_err() {
+            tracing::warn!("a watched folder does not answer, leaving it");
+        }
     }
 
     /// Looks at all folders once and waits until what is there has settled, as far as it does. Sets no
@@ -266,5 +273,107 @@ fn route(running: &HashMap<String, Running>, hint: &Hint) {
         if concerns {
             folder.tell(Input::Hint(hint.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Kind;
+    use crate::source::{Existing, Identity, Settle, Wanted};
+    use crate::store::EventFilter;
+    use globset::{GlobBuilder, GlobSet};
+
+    fn watch(root: &Path) -> Watch {
+        let glob = GlobBuilder::new("**").literal_separator(true).build().unwrap();
+        Watch {
+            id: "drop".to_owned(),
+            root: root.to_owned(),
+            settle: Settle::Auto,
+            identity: Identity::Metadata,
+            existing: Existing::Process,
+            wanted: vec![Wanted {
+                matching: glob.compile_matcher(),
+                ignore: GlobSet::empty(),
+                recursive: true,
+                min_size: 0,
+                max_size: None,
+            }],
+            scan_every: Duration::from_secs(3600),
+        }
+    }
+
+    async fn arrived(store: &Store, count: usize) {
+        let mut changes = store.changes();
+        let waiting = async {
+            loop {
+                changes.borrow_and_update();
+                let filter = EventFilter {
+                    kind: Some(Kind::FileArrives),
+                    limit: 1_000,
+                    ..EventFilter::default()
+                };
+                if store.events(filter).await.unwrap().len() == count {
+                    return;
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting)
+            .await
+            .unwrap();
+    }
+
+    /// A folder whose kernel queue nobody reads: every notification is lost, and only what this test
+    /// says reaches it.
+    async fn deaf(said: impl FnOnce(&mpsc::Sender<Input>, &AtomicBool)) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("drop");
+        std::fs::create_dir(&root).unwrap();
+        let store = Store::open(&dir.path().join("state/t.db"), Clock::system())
+            .await
+            .unwrap();
+        let (watcher, _unread) = Watcher::new().unwrap();
+        let watch = watch(&root);
+        std::fs::write(root.join("first"), "").unwrap();
+        let folder = Folder::new(
+            watch.clone(),
+            ids(&[watch]),
+            store.clone(),
+            Clock::system(),
+            Ok(Arc::new(watcher)),
+            false,
+        );
+        let (inbox, outbox) = mpsc::channel(1_000);
+        let lost = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(folder.run(outbox, lost.clone()));
+        arrived(&store, 1).await;
+        for number in 0..300 {
+            std::fs::write(root.join(number.to_string()), "content").unwrap();
+        }
+        said(&inbox, &lost);
+        arrived(&store, 301).await;
+        drop(inbox);
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn after_an_overflow_of_the_kernels_queue_a_scan_finds_everything() {
+        deaf(|inbox, _| {
+            inbox
+                .try_send(Input::Hint(Hint::Lost("overflow".to_owned())))
+                .unwrap()
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn after_an_overflow_of_our_own_queue_a_scan_finds_everything() {
+        deaf(|inbox, lost| {
+            lost.store(true, Ordering::Release);
+            let elsewhere = PathBuf::from("/elsewhere");
+            inbox.try_send(Input::Hint(Hint::Created(elsewhere))).unwrap();
+        })
+        .await;
     }
 }

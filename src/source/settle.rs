@@ -29,8 +29,12 @@ use std::time::Duration;
 /// How long a file must stand still after it was closed.
 pub const QUIET: Duration = Duration::from_millis(300);
 
-/// Time between two looks at a file nobody told us enough about, where notifications work.
+/// Time between two looks at a file whose creation was told, but no writer: a hard link.
 pub const LOOK: Duration = Duration::from_secs(1);
+
+/// Time between two looks at a file that only a scan found, where notifications work: somebody may have
+/// been writing to it since before we listened. A writer that pauses for less does not fool us.
+pub const FOUND: Duration = Duration::from_secs(5);
 
 /// How long a file that is held open for writing must stand still to be taken all the same: some
 /// programs never close what they write.
@@ -54,7 +58,7 @@ pub enum Heard {
 /// When a writer counts as done, with the paces of the folder the file lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// By what is heard; otherwise by two equal looks, this far apart.
+    /// By what is heard; where nothing was, by two equal looks, this far apart.
     Auto(Duration),
     /// The same for this long.
     Still(Duration),
@@ -85,7 +89,8 @@ pub enum Verdict {
 /// What speaks for or against the writer being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
-    Nothing,
+    Found,
+    Created,
     Writing,
     Closed { looked: bool },
     InPlace,
@@ -107,7 +112,7 @@ impl Candidate {
         Candidate {
             last: None,
             still_since: now,
-            sign: Sign::Nothing,
+            sign: Sign::Found,
             marker_awaited: false,
             restarts: 0,
         }
@@ -118,7 +123,7 @@ impl Candidate {
         match heard {
             Heard::Seen => self.last.is_none() || self.marker_awaited,
             Heard::Created => {
-                self.sign = Sign::Nothing;
+                self.sign = Sign::Created;
                 true
             }
             Heard::Written => {
@@ -183,8 +188,8 @@ impl Candidate {
             }
             Sign::Closed { looked: true } if changed => {
                 // Touched after the close without a word: a time set by its name, or a lost notification.
-                self.sign = Sign::Nothing;
-                self.still(look, now, "it changed after it was closed", "it stood still")
+                self.sign = Sign::Created;
+                self.still(LOOK, now, "it changed after it was closed", "it stood still")
             }
             Sign::Closed { looked: true } => self.still(
                 QUIET,
@@ -198,7 +203,13 @@ impl Candidate {
                 "it is open for writing",
                 "it is held open but stood still",
             ),
-            Sign::Nothing => self.still(
+            Sign::Created => self.still(
+                LOOK,
+                now,
+                "two looks must show the same",
+                "two looks showed the same",
+            ),
+            Sign::Found => self.still(
                 look,
                 now,
                 "two looks must show the same",
@@ -228,10 +239,10 @@ mod tests {
         let name = lines.next().unwrap();
         let rule = lines.next().unwrap();
         let until = match rule.split_whitespace().collect::<Vec<_>>()[..] {
-            ["auto", "native"] => Until::Auto(LOOK),
+            ["auto", "native"] => Until::Auto(FOUND),
             ["auto", "polled", look] => Until::Auto(time(look)),
             ["still", quiet] => Until::Still(time(quiet)),
-            ["marker"] => Until::Marker(LOOK),
+            ["marker"] => Until::Marker(FOUND),
             _ => panic!("{name}: no such rule: {rule}"),
         };
         let mut candidate = None;
@@ -305,7 +316,7 @@ mod tests {
         fn nothing_settles_while_changes_come_closer_than_the_quiet_time(
             steps in anything(), still in proptest::bool::ANY,
         ) {
-            let until = if still { Until::Still(QUIET) } else { Until::Auto(LOOK) };
+            let until = if still { Until::Still(QUIET) } else { Until::Auto(FOUND) };
             let (mut now, mut size) = (0, 0);
             let mut candidate = Candidate::new(Duration::ZERO);
             candidate.hear(Heard::Created, Duration::ZERO);
@@ -345,7 +356,7 @@ mod tests {
             let mut at = Duration::from_millis(now);
             let sight = Sight { file: Some(Meta { size, mtime_ns: 0, ino: 1 }), marker: false };
             for _ in 0..4 {
-                match candidate.look(sight, Until::Auto(LOOK), at) {
+                match candidate.look(sight, Until::Auto(FOUND), at) {
                     Verdict::Settled(_) => return Ok(()),
                     Verdict::Wait(Some(until), _) => {
                         prop_assert!(until > at, "a wait must lead on");

@@ -11,7 +11,7 @@
 //! Nothing here is relied on. What can go wrong (the kernel's queue overflows, ours is full, notify
 //! reports an error) becomes [`Hint::Lost`], and the answer to that is a full scan.
 
-use notify::event::{AccessKind, AccessMode, CreateKind, Flag, ModifyKind, RemoveKind, RenameMode};
+use notify::event::{AccessKind, AccessMode, CreateKind, Flag, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -163,49 +163,40 @@ impl Filter {
         let tracker = event.attrs.tracker();
         let mut paths = event.paths.into_iter();
         let Some(path) = paths.next() else { return };
-        match event.kind {
-            EventKind::Create(CreateKind::Folder) => push(Hint::Folder(path)),
+        let hint = match event.kind {
+            EventKind::Create(CreateKind::Folder) => Some(Hint::Folder(path)),
             EventKind::Create(_) => {
                 self.created.add(&path);
                 self.written.remove(&path);
-                push(Hint::Created(path));
+                Some(Hint::Created(path))
             }
             // Opened right after its creation: by who created it. A hard link is not opened.
             EventKind::Access(AccessKind::Open(_)) => {
-                if self.created.remove(&path) {
-                    push(Hint::Written(path));
-                }
+                self.created.remove(&path).then_some(Hint::Written(path))
             }
-            EventKind::Modify(ModifyKind::Data(_)) => {
-                if self.written.add(&path) {
-                    push(Hint::Written(path));
-                }
-            }
+            EventKind::Modify(ModifyKind::Data(_)) => self.written.add(&path).then_some(Hint::Written(path)),
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 self.created.remove(&path);
                 self.written.remove(&path);
-                push(Hint::Closed(path));
+                Some(Hint::Closed(path))
             }
             // Where both halves were seen, notify reports the pair right after this.
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-                if tracker.is_none() || tracker != self.renaming {
-                    push(Hint::RenamedTo(path));
-                }
+                let alone = tracker.is_none() || tracker != self.renaming;
+                alone.then_some(Hint::RenamedTo(path))
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
-                if let Some(to) = paths.next() {
-                    push(Hint::Renamed(path, to));
-                }
+                paths.next().map(|to| Hint::Renamed(path, to))
             }
-            EventKind::Modify(ModifyKind::Name(_))
-            | EventKind::Remove(
-                RemoveKind::Folder | RemoveKind::File | RemoveKind::Other | RemoveKind::Any,
-            ) => {
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => {
                 self.written.remove(&path);
                 self.renaming = tracker.or(self.renaming);
-                push(Hint::Left(path));
+                Some(Hint::Left(path))
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(hint) = hint {
+            push(hint);
         }
     }
 }

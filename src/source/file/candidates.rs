@@ -13,6 +13,8 @@ pub struct Waiting {
     pub candidate: Candidate,
     /// The path of its marker below the root, once it has been named.
     pub marker: Option<PathBuf>,
+    /// Something was reported of it that may mean another content under the same look.
+    pub told: bool,
     due: Option<Duration>,
 }
 
@@ -34,8 +36,10 @@ impl Candidates {
         let waiting = self.all.entry(key.clone()).or_insert_with(|| Waiting {
             candidate: Candidate::new(now),
             marker: None,
+            told: false,
             due: None,
         });
+        waiting.told |= matches!(heard, Heard::Created | Heard::Closed | Heard::Renamed);
         let due = if waiting.candidate.hear(heard, now) {
             Some(now)
         } else {
@@ -72,6 +76,11 @@ impl Candidates {
             taken.push(path);
         }
         taken
+    }
+
+    /// One of them.
+    pub fn get(&self, path: &Path) -> Option<&Waiting> {
+        self.all.get(path)
     }
 
     /// One of them.
