@@ -12,6 +12,7 @@ pub mod entry;
 pub mod event;
 pub mod mail;
 pub mod oauth;
+pub mod pulse;
 pub mod rule;
 pub mod sandbox;
 pub mod sender;
