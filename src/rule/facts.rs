@@ -96,6 +96,12 @@ pub struct Sample {
     pub facts: Value,
 }
 
+/// What `rule` may say; in an outcome `branch` also what became of its work.
+pub fn vocabulary(rule: &Rule, branch: Option<Branch>) -> Vocabulary {
+    let triggers: Vec<TriggerWord> = rule.triggers.iter().map(TriggerWord::from).collect();
+    Vocabulary::of(&triggers, branch).with_data(rule.data.clone())
+}
+
 /// A fact that is not in the vocabulary.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

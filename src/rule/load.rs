@@ -77,17 +77,7 @@ pub fn load(dir: &Path, away: Away) -> Result<Setup, Vec<Problem>> {
     let mut problems = Vec::new();
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let dir: PathBuf = dir.components().collect();
-    let settings_file = Path::new("tidings.yaml");
-    if !dir.join(settings_file).exists() {
-        let message = if dir.is_dir() {
-            format!("there is no tidings.yaml in {}", dir.display())
-        } else {
-            format!("there is no folder {}", dir.display())
-        };
-        return Err(vec![Problem::error(settings_file, message).hint(
-            "name the setup folder with --config DIR or TIDINGS_CONFIG, or make one: tidings init DIR",
-        )]);
-    }
+    let settings_file = settings_file(&dir)?;
     let (templates, broken) = templates(&dir, &mut problems);
     let known = |name: &str| known_template(&templates, &broken, name);
     let document = Document::open(&dir, settings_file, &mut problems);
@@ -135,6 +125,43 @@ pub fn load(dir: &Path, away: Away) -> Result<Setup, Vec<Problem>> {
     })
 }
 
+/// The settings alone, for commands that only read or change what is kept: a rule or template with a
+/// problem does not stand in their way.
+pub fn settings(dir: &Path) -> Result<Settings, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let dir: PathBuf = dir.components().collect();
+    let file = settings_file(&dir)?;
+    let document = Document::open(&dir, file, &mut problems);
+    let mut checker = Checker {
+        dir: &dir,
+        template: &|_| Ok(()),
+        problems: &mut problems,
+    };
+    let checked = check::settings(&mut checker, document);
+    diagnostic::sort(&mut problems);
+    if problems.iter().any(Problem::is_error) {
+        return Err(problems);
+    }
+    Ok(checked.settings)
+}
+
+/// `tidings.yaml`, if the setup has one.
+fn settings_file(dir: &Path) -> Result<&'static Path, Vec<Problem>> {
+    let file = Path::new("tidings.yaml");
+    if dir.join(file).exists() {
+        return Ok(file);
+    }
+    let message = if dir.is_dir() {
+        format!("there is no tidings.yaml in {}", dir.display())
+    } else {
+        format!("there is no folder {}", dir.display())
+    };
+    Err(vec![Problem::error(file, message).hint(
+        "name the setup folder with --config DIR or TIDINGS_CONFIG, or make one: tidings init DIR",
+    )])
+}
+
 /// The templates; where some are broken, the shipped ones and the names of what was written.
 fn templates(dir: &Path, problems: &mut Vec<Problem>) -> (Templates, BTreeSet<String>) {
     let folder = dir.join("templates");
@@ -178,17 +205,26 @@ fn known_template(templates: &Templates, broken: &BTreeSet<String>, name: &str) 
         return Ok(());
     }
     let names = templates.names();
-    let near = suggest::nearest(name, names.iter().copied().chain(broken.iter().map(String::as_str)));
+    let near = suggest::nearest(
+        name,
+        names.iter().copied().chain(broken.iter().map(String::as_str)),
+    );
     Err(match near {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("write templates/{name}.html.hbs, or take one of {}", names.join(", ")),
+        None => format!(
+            "write templates/{name}.html.hbs, or take one of {}",
+            names.join(", ")
+        ),
     })
 }
 
 /// Addresses written out in the settings: who may be written to even without an allow-list.
 fn written_addresses(settings: &Settings) -> BTreeSet<Address> {
     let groups = settings.recipients.groups.values().flatten();
-    let replies = settings.accounts.values().filter_map(|account| account.reply_to.as_ref());
+    let replies = settings
+        .accounts
+        .values()
+        .filter_map(|account| account.reply_to.as_ref());
     let senders = settings.accounts.values().flat_map(|account| &account.senders);
     groups
         .chain(replies)
@@ -255,8 +291,7 @@ impl Loader<'_> {
             let file = folder.join(&name);
             if shown.ends_with(".yml") {
                 self.complain(
-                    Problem::warning(&file, "this file is not read")
-                        .hint("only *.yaml is; rename it"),
+                    Problem::warning(&file, "this file is not read").hint("only *.yaml is; rename it"),
                 );
             }
             if !shown.ends_with(".yaml") {
@@ -272,7 +307,10 @@ impl Loader<'_> {
                     folder,
                     format!("{} rule files with {total} bytes are too much", files.len()),
                 )
-                .hint(format!("at most {FILES} files and {} MB together", BYTES / 1_000_000)),
+                .hint(format!(
+                    "at most {FILES} files and {} MB together",
+                    BYTES / 1_000_000
+                )),
             );
             return Vec::new();
         }
@@ -309,11 +347,15 @@ impl Loader<'_> {
             self.checker.name(&place, "a rule", &name);
             let shown = place.shown();
             if let Some(first) = self.names.get(&name) {
-                self.checker.problems.push(
-                    place
-                        .error(format!("there are two rules called `{name}`"))
-                        .hint(format!("the other one stands at {first}; each needs a name of its own")),
-                );
+                self.checker
+                    .problems
+                    .push(
+                        place
+                            .error(format!("there are two rules called `{name}`"))
+                            .hint(format!(
+                                "the other one stands at {first}; each needs a name of its own"
+                            )),
+                    );
                 continue;
             }
             self.names.insert(name.clone(), shown.clone());
@@ -354,7 +396,9 @@ impl Loader<'_> {
             match Condition::compile(source, words.all()) {
                 Ok(condition) => Some(condition),
                 Err(error) => {
-                    let spot = error.offset.map_or_else(|| spot.clone(), |offset| spot.within(offset));
+                    let spot = error
+                        .offset
+                        .map_or_else(|| spot.clone(), |offset| spot.within(offset));
                     self.complain(spot.error(error.message).hint(error.hint.unwrap_or_default()));
                     None
                 }
@@ -367,7 +411,8 @@ impl Loader<'_> {
             delete: raw.delete,
         };
         let (work, overlap) = self.work(at, &name, &steps, &words);
-        let has_work = raw.run.is_some() || raw.copy.is_some() || raw.move_to.is_some() || raw.delete.is_some();
+        let has_work =
+            raw.run.is_some() || raw.copy.is_some() || raw.move_to.is_some() || raw.delete.is_some();
         let mut mails = Vec::new();
         let mut on_success = Outcome::default();
         let success = words_of(Some(Branch::Success));

@@ -53,8 +53,12 @@ impl Loader<'_> {
             for (key, _) in of_file.iter().filter(|(_, there)| *there) {
                 self.complain(
                     at.name(key)
-                        .error(format!("`{key}` needs a file, and not every trigger of this rule brings one"))
-                        .hint("only `file_arrives` does; use `run:` for other files, or make two rules of it"),
+                        .error(format!(
+                            "`{key}` needs a file, and not every trigger of this rule brings one"
+                        ))
+                        .hint(
+                            "only `file_arrives` does; use `run:` for other files, or make two rules of it",
+                        ),
                 );
             }
         }
@@ -219,9 +223,8 @@ impl Loader<'_> {
             return;
         }
         let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|folder: std::path::PathBuf| {
-                Path::new(&folder).join(program).is_file()
-            })
+            std::env::split_paths(&path)
+                .any(|folder: std::path::PathBuf| Path::new(&folder).join(program).is_file())
         });
         if !found {
             self.complain(
