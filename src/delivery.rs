@@ -1,1 +1,385 @@
-//! (to be written)
+//! Delivery: claims what is due in the outbox, performs it, settles it.
+//!
+//! Theory of operation. Entries wait in *lanes*: the mails of one account's mailbox, the runs of one
+//! job. A lane is worked on by as many performers as its pace allows, is paused when its server or
+//! its credential asks for that, and never holds up another lane. Entries are claimed a handful at a
+//! time under a lease, which is renewed while they wait or run here; whoever is killed leaves leases
+//! behind that the next start reads (see [`Store::recover`]).
+//!
+//! ```text
+//!   outbox --claim--> waiting here --> performer --gate--> server --> settle
+//!                        |                                              |
+//!                        +-- stop: given back untouched                 +-- events of its outcome
+//! ```
+//!
+//! When it stops, it begins nothing new, finishes what is on the wire, and gives the rest back.
+
+pub mod perform;
+pub mod verdict;
+
+use crate::action::Overlap;
+use crate::clock::Clock;
+use crate::delivery::perform::{Performed, Performer};
+use crate::delivery::verdict::Retry;
+use crate::entry::{EntryId, Fence, Kind, Leased, Reason, Settlement};
+use crate::event::FileRef;
+use crate::pulse::Pulse;
+use crate::sender::Senders;
+use crate::sender::pace::Pacer;
+use crate::store::{Also, Store, StoreError};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Time for which an entry is ours without renewal.
+const LEASE: Duration = Duration::from_secs(600);
+
+/// Time between two renewals of all leases.
+const RENEW: Duration = Duration::from_secs(120);
+
+/// Entries of one lane claimed ahead of their performers.
+const AHEAD: usize = 32;
+
+/// Jobs that may run at once, all together.
+const JOBS: usize = 16;
+
+/// Longest time between two looks at the outbox, should a wake-up be lost.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Time between two looks for what other processes wrote.
+const FOREIGN: Duration = Duration::from_millis(250);
+
+/// What delivery works by; replaced whole at a reload.
+#[derive(Debug)]
+pub struct Plan {
+    /// The accounts.
+    pub senders: Senders,
+    /// What happens when a job still runs, by job.
+    pub overlap: BTreeMap<String, Overlap>,
+    /// How retries are spaced.
+    pub retry: Retry,
+    /// The setup folder.
+    pub setup: PathBuf,
+    /// Where the output of jobs is kept.
+    pub logs: PathBuf,
+}
+
+type LaneKey = (Kind, String);
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Claimed, not begun.
+    waiting: VecDeque<Leased>,
+    /// Begun.
+    running: usize,
+    /// Nothing before this time.
+    paused: Option<Timestamp>,
+}
+
+/// The task.
+pub struct Delivery {
+    store: Store,
+    plan: watch::Receiver<Arc<Plan>>,
+    clock: Clock,
+    pulse: Pulse,
+    gone: mpsc::UnboundedSender<FileRef>,
+    lanes: BTreeMap<LaneKey, Lane>,
+    ours: BTreeMap<EntryId, Fence>,
+    running: JoinSet<Performed>,
+    by_task: BTreeMap<tokio::task::Id, (LaneKey, EntryId)>,
+    jobs_stop: CancellationToken,
+}
+
+impl Delivery {
+    /// A delivery that has not begun. `gone` hears of every file that work took out of its folder;
+    /// `jobs_stop` tells running jobs to end.
+    pub fn new(
+        store: Store,
+        plan: watch::Receiver<Arc<Plan>>,
+        clock: Clock,
+        pulse: Pulse,
+        gone: mpsc::UnboundedSender<FileRef>,
+        jobs_stop: CancellationToken,
+    ) -> Delivery {
+        Delivery {
+            store,
+            plan,
+            clock,
+            pulse,
+            gone,
+            lanes: BTreeMap::new(),
+            ours: BTreeMap::new(),
+            running: JoinSet::new(),
+            by_task: BTreeMap::new(),
+            jobs_stop,
+        }
+    }
+
+    /// Works until stopped; then finishes what is on the wire.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut changes = self.store.changes();
+        let mut renew = tokio::time::interval(RENEW);
+        let mut foreign = tokio::time::interval(FOREIGN);
+        foreign.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = true;
+        let mut next = None;
+        while !stop.is_cancelled() {
+            self.pulse.tick();
+            if look {
+                next = match self.begin_due().await {
+                    Ok(next) => next,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot read the outbox; trying again");
+                        Some(self.clock.now() + LOOK)
+                    }
+                };
+            }
+            look = true;
+            let sleep = next.map_or(LOOK, |next| self.clock.until(next).min(LOOK));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.ended(ended),
+                _ = changes.changed() => {}
+                _ = self.plan.changed() => self.resume_all(),
+                _ = renew.tick() => { self.renew().await; look = false; }
+                _ = foreign.tick() => {
+                    look = self.store.foreign_change().await;
+                    if look { self.resume_all(); }
+                }
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+        self.give_back().await;
+        self.finish().await;
+        let plan = Arc::clone(&self.plan.borrow());
+        plan.senders.close().await;
+    }
+
+    /// Performs all that is due now, and what became due meanwhile; begins nothing that waits for a
+    /// later time. For the scheduled worker.
+    pub async fn drain(&mut self) -> Result<(), StoreError> {
+        loop {
+            self.begin_due().await?;
+            match self.running.join_next_with_id().await {
+                Some(ended) => self.ended(ended),
+                None if self.lanes.values().all(|lane| lane.waiting.is_empty()) => return Ok(()),
+                // A lane at its pace: claimed, but not before a later time.
+                None => {
+                    self.give_back().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Begins everything that may begin. Tells when to look again, if a time is known.
+    async fn begin_due(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let plan = Arc::clone(&self.plan.borrow());
+        let now = self.clock.now();
+        let mut next: Option<Timestamp> = None;
+        let mut sooner = |time: Timestamp| next = Some(next.map_or(time, |next| next.min(time)));
+        for lane in self.store.lanes().await? {
+            self.lanes.entry((lane.kind, lane.lane)).or_default();
+            if lane.due > now {
+                sooner(lane.due);
+            }
+        }
+        let keys: Vec<LaneKey> = self.lanes.keys().cloned().collect();
+        for key in keys {
+            if let Some(time) = self.begin_lane(&key, &plan, now).await? {
+                sooner(time);
+            }
+        }
+        self.lanes
+            .retain(|_, lane| lane.running > 0 || !lane.waiting.is_empty() || lane.paused.is_some());
+        Ok(next)
+    }
+
+    /// Begins what one lane allows. Tells when it allows more, if that is a matter of time.
+    async fn begin_lane(
+        &mut self,
+        key: &LaneKey,
+        plan: &Arc<Plan>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return Ok(None);
+        };
+        if let Some(until) = lane.paused {
+            if until > now {
+                return Ok(Some(until));
+            }
+            lane.paused = None;
+        }
+        let capacity = match key.0 {
+            Kind::Mail => mail_capacity(&key.1, plan, &self.store, now).await?,
+            Kind::Work => Ok(work_capacity(&key.1, plan, self.running.len())),
+        };
+        let capacity = match capacity {
+            Ok(capacity) => capacity,
+            Err(until) => return Ok(Some(until)),
+        };
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return Ok(None);
+        };
+        let skip = key.0 == Kind::Work && plan.overlap.get(&key.1) == Some(&Overlap::Skip);
+        let room = capacity.saturating_sub(lane.running);
+        if lane.waiting.is_empty() && (room > 0 || skip) {
+            let ahead = if key.0 == Kind::Mail {
+                AHEAD.max(room).min(room.saturating_mul(8))
+            } else {
+                room.max(1)
+            };
+            let claimed = self.store.claim(key.0, &key.1, ahead, LEASE).await?;
+            for leased in &claimed {
+                self.ours.insert(leased.entry.id, leased.fence);
+            }
+            lane.waiting = claimed.into();
+        }
+        while lane.running < capacity
+            && let Some(leased) = lane.waiting.pop_front()
+        {
+            lane.running += 1;
+            if key.0 == Kind::Mail {
+                note_pace(&key.1, plan, now);
+            }
+            let performer = Performer {
+                store: self.store.clone(),
+                plan: Arc::clone(plan),
+                clock: self.clock.clone(),
+                stop: self.jobs_stop.clone(),
+            };
+            let id = leased.entry.id;
+            let handle = self.running.spawn(performer.perform(leased));
+            self.by_task.insert(handle.id(), (key.clone(), id));
+        }
+        if skip && lane.running >= capacity {
+            for leased in std::mem::take(&mut lane.waiting) {
+                self.ours.remove(&leased.entry.id);
+                let reason = Reason::new("left out: the same job was still running (overlap: skip)");
+                tracing::warn!(entry = %leased.entry.id, job = %key.1, "run left out, the same job is still running");
+                self.store
+                    .settle(
+                        leased.entry.id,
+                        leased.fence,
+                        Settlement::Accept(reason),
+                        Also::default(),
+                    )
+                    .await?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, Performed), tokio::task::JoinError>) {
+        let (id, performed) = match ended {
+            Ok((id, performed)) => (id, Some(performed)),
+            Err(error) => {
+                // Its lease stays behind and is read at the next start, or when it runs out.
+                tracing::error!(%error, "a performer ended unexpectedly");
+                (error.id(), None)
+            }
+        };
+        let Some((key, entry)) = self.by_task.remove(&id) else {
+            return;
+        };
+        self.ours.remove(&entry);
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            lane.running = lane.running.saturating_sub(1);
+            if let Some(until) = performed.as_ref().and_then(|performed| performed.pause) {
+                lane.paused = Some(lane.paused.map_or(until, |before| before.max(until)));
+            }
+        }
+        for file in performed.map(|performed| performed.gone).unwrap_or_default() {
+            // The source may have stopped already; the store remembers it too.
+            let _ = self.gone.send(file);
+        }
+    }
+
+    /// Somebody changed the setup or the store: what a pause waited for may be mended.
+    fn resume_all(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.paused = None;
+        }
+    }
+
+    async fn renew(&self) {
+        for (&id, &fence) in &self.ours {
+            if let Err(error) = self.store.renew(id, fence, LEASE).await {
+                tracing::warn!(entry = %id, %error, "cannot renew a lease");
+            }
+        }
+    }
+
+    /// Gives back what was claimed and not begun.
+    async fn give_back(&mut self) {
+        for lane in self.lanes.values_mut() {
+            for leased in std::mem::take(&mut lane.waiting) {
+                self.ours.remove(&leased.entry.id);
+                let settled = self.store.settle(
+                    leased.entry.id,
+                    leased.fence,
+                    Settlement::Release,
+                    Also::default(),
+                );
+                if let Err(error) = settled.await {
+                    tracing::warn!(entry = %leased.entry.id, %error, "cannot give an entry back; its lease will run out");
+                }
+            }
+        }
+    }
+
+    /// Waits for everything that was begun.
+    pub async fn finish(&mut self) {
+        let mut renew = tokio::time::interval(RENEW);
+        while !self.running.is_empty() {
+            self.pulse.tick();
+            tokio::select! {
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                _ = renew.tick() => self.renew().await,
+            }
+        }
+    }
+}
+
+/// How many mails of a lane may run at once; or when the pace allows the next.
+async fn mail_capacity(
+    lane: &str,
+    plan: &Plan,
+    store: &Store,
+    now: Timestamp,
+) -> Result<Result<usize, Timestamp>, StoreError> {
+    let (account, mailbox) = lane.split_once(' ').unwrap_or((lane, ""));
+    // An account the settings no longer have: the performer holds its mails and says so.
+    let Some(sender) = plan.senders.get(account) else {
+        return Ok(Ok(1));
+    };
+    let recent = match Pacer::memory(sender.account().pace) {
+        Some(memory) if !sender.is_paced(mailbox) => {
+            store.attempts_since(Kind::Mail, lane, now - memory).await?
+        }
+        _ => Vec::new(),
+    };
+    let free = sender.paced(mailbox, || recent, |pacer| pacer.free(now));
+    Ok(free.map(|free| free.min(sender.connections())))
+}
+
+fn note_pace(lane: &str, plan: &Plan, now: Timestamp) {
+    let (account, mailbox) = lane.split_once(' ').unwrap_or((lane, ""));
+    if let Some(sender) = plan.senders.get(account) {
+        sender.paced(mailbox, Vec::new, |pacer| pacer.note(now));
+    }
+}
+
+fn work_capacity(lane: &str, plan: &Plan, running: usize) -> usize {
+    let room = JOBS.saturating_sub(running).max(1);
+    match plan.overlap.get(lane) {
+        Some(Overlap::Parallel) | None => room,
+        Some(Overlap::Queue | Overlap::Skip) => 1,
+    }
+}

@@ -1,0 +1,289 @@
+//! One entry performed, from lease to settlement.
+
+use crate::action::work::{self, Performing};
+use crate::action::{Mail, Step, Work};
+use crate::clock::Clock;
+use crate::delivery::Plan;
+use crate::delivery::verdict::{self, Trouble, Verdict};
+use crate::entry::{Body, EntryId, Fence, Kind, Leased, OnUnknown, Reason, Settlement};
+use crate::event::{self, FileRef};
+use crate::store::{Also, NewCase, Store};
+use crate::transport::{Content, Gate, GateClosed, Parcel};
+use jiff::Timestamp;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What remains to be known after an entry was settled.
+#[derive(Debug, Default)]
+pub struct Performed {
+    /// Nothing else of the lane before this time.
+    pub pause: Option<Timestamp>,
+    /// Files that work took out of their folders.
+    pub gone: Vec<FileRef>,
+}
+
+/// All that performing needs.
+#[derive(Debug)]
+pub struct Performer {
+    pub(super) store: Store,
+    pub(super) plan: Arc<Plan>,
+    pub(super) clock: Clock,
+    pub(super) stop: CancellationToken,
+}
+
+/// The store's answer to a transport that is about to hand over for good.
+struct StoreGate<'a> {
+    store: &'a Store,
+    id: EntryId,
+    fence: Fence,
+}
+
+impl Gate for StoreGate<'_> {
+    fn pass(&self) -> Pin<Box<dyn Future<Output = Result<(), GateClosed>> + Send + '_>> {
+        Box::pin(async move {
+            self.store
+                .gate(self.id, self.fence)
+                .await
+                .map_err(|error| GateClosed(error.to_string()))
+        })
+    }
+}
+
+impl Performer {
+    /// Performs and settles. Returns only when the store has the outcome, or somebody else does.
+    pub async fn perform(self, leased: Leased) -> Performed {
+        match leased.entry.kind {
+            Kind::Mail => self.mail(&leased).await,
+            Kind::Work => self.work(&leased).await,
+        }
+    }
+
+    async fn mail(&self, leased: &Leased) -> Performed {
+        let entry = &leased.entry;
+        let mail: Mail = match serde_json::from_slice(&leased.effect) {
+            Ok(mail) => mail,
+            Err(error) => return self.unreadable(leased, &error.to_string()).await,
+        };
+        let content = match &leased.body {
+            Body::Inline(bytes) => Content::Bytes(Arc::from(bytes.as_slice())),
+            Body::Spooled { name, len } => Content::File {
+                path: self.store.spool().path(name),
+                len: *len,
+            },
+            Body::None => return self.unreadable(leased, "its message is missing").await,
+        };
+        let Some(sender) = self.plan.senders.get(&mail.account) else {
+            let reason = Reason {
+                text: format!("the settings no longer have the account `{}`", mail.account),
+                steps: vec![
+                    "Put the account back, or cancel the mail with `tidings outbox cancel`.".to_owned(),
+                    "Then say `tidings outbox retry` with this entry's number.".to_owned(),
+                ],
+                ..Reason::default()
+            };
+            self.settle(leased, Settlement::Hold(reason.clone()), Also::default())
+                .await;
+            self.tell(leased, "mail", &format!("mail:{}", entry.id), &reason)
+                .await;
+            return Performed::default();
+        };
+        let parcel = Parcel {
+            envelope: mail.envelope.clone(),
+            content,
+            message_id: mail.message_id.clone(),
+        };
+        let gate = StoreGate {
+            store: &self.store,
+            id: entry.id,
+            fence: leased.fence,
+        };
+        let outcome = sender.send(&parcel, &mail.sender, &gate).await;
+        let now = self.clock.now();
+        let Verdict {
+            settlement,
+            effect,
+            pause,
+            trouble,
+        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, random());
+        match &settlement {
+            Settlement::Accept(reason) => {
+                tracing::info!(entry = %entry.id, rule = %entry.rule, reply = reason.reply, "mail accepted");
+            }
+            settlement => {
+                let reason = settlement.reason().cloned().unwrap_or_default();
+                tracing::warn!(entry = %entry.id, rule = %entry.rule, verb = ?settlement.verb(),
+                    reason = %reason.text, reply = reason.reply, "mail not accepted");
+            }
+        }
+        let accepted = matches!(settlement, Settlement::Accept(_));
+        let effect = effect.and_then(|mail| serde_json::to_vec(&mail).ok());
+        let again = matches!(settlement, Settlement::Lose(_)) && entry.on_unknown == OnUnknown::Resend;
+        let resend = again.then(|| now + self.plan.retry.first);
+        self.settle(
+            leased,
+            settlement,
+            Also {
+                effect,
+                resend,
+                ..Also::default()
+            },
+        )
+        .await;
+        let (account_case, mail_case) = (format!("account:{}", mail.account), format!("mail:{}", entry.id));
+        match trouble {
+            Some(Trouble::Account(reason)) => self.tell(leased, "account", &account_case, &reason).await,
+            Some(Trouble::Mail(reason)) => self.tell(leased, "mail", &mail_case, &reason).await,
+            None if accepted => {
+                self.mended(&account_case).await;
+                self.mended(&mail_case).await;
+            }
+            None => {}
+        }
+        Performed {
+            pause,
+            gone: Vec::new(),
+        }
+    }
+
+    async fn work(&self, leased: &Leased) -> Performed {
+        let entry = &leased.entry;
+        let work: Work = match serde_json::from_slice(&leased.effect) {
+            Ok(work) => work,
+            Err(error) => return self.unreadable(leased, &error.to_string()).await,
+        };
+        // A command is not to be repeated blindly after a crash; moving a file is safe to repeat.
+        if work.steps.iter().any(|step| matches!(step, Step::Run(_))) {
+            let gate = StoreGate {
+                store: &self.store,
+                id: entry.id,
+                fence: leased.fence,
+            };
+            if let Err(closed) = gate.pass().await {
+                tracing::warn!(entry = %entry.id, %closed, "work not begun");
+                self.settle(leased, Settlement::Release, Also::default()).await;
+                return Performed {
+                    pause: Some(self.clock.now() + Duration::from_secs(5)),
+                    ..Performed::default()
+                };
+            }
+        }
+        let context = Performing {
+            setup: self.plan.setup.clone(),
+            logs: self.plan.logs.clone(),
+            temp: None,
+            entry: Some(entry.id),
+            stop: self.stop.clone(),
+            clock: self.clock.clone(),
+        };
+        let done = work::perform(&work, &context).await;
+        let report = done.report;
+        tracing::info!(entry = %entry.id, job = %work.job, ok = report.ok, summary = %report.summary, "work ended");
+        let reason = Reason::new(report.summary.clone());
+        let settlement = if report.ok {
+            Settlement::Accept(reason.clone())
+        } else {
+            Settlement::Fail(reason.clone())
+        };
+        let mut also = Also {
+            gone: done.gone.clone(),
+            ..Also::default()
+        };
+        if work.reports {
+            also.events
+                .push(work::outcome(&work, &report, done.file, entry.attempts));
+        }
+        self.settle(leased, settlement, also).await;
+        let case = format!("work:{}", entry.id);
+        if !report.ok && !work.reports {
+            self.tell(leased, "rule", &case, &reason).await;
+        } else if report.ok && entry.attempts > 1 {
+            self.mended(&case).await;
+        }
+        Performed {
+            pause: None,
+            gone: done.gone,
+        }
+    }
+
+    /// An effect that cannot be read: written by another version, or damaged. Held, never dropped.
+    async fn unreadable(&self, leased: &Leased, why: &str) -> Performed {
+        let reason = Reason::new(format!("this entry cannot be performed: {why}"));
+        self.settle(leased, Settlement::Hold(reason.clone()), Also::default())
+            .await;
+        self.tell(leased, "mail", &format!("mail:{}", leased.entry.id), &reason)
+            .await;
+        Performed::default()
+    }
+
+    /// Settles, for as long as it takes: an outcome that is not written would be done again.
+    async fn settle(&self, leased: &Leased, settlement: Settlement, also: Also) {
+        let mut wait = Duration::from_millis(200);
+        loop {
+            let tried = self
+                .store
+                .settle(leased.entry.id, leased.fence, settlement.clone(), also.clone())
+                .await;
+            match tried {
+                Ok(()) => return,
+                Err(error) if error.is_fenced() => {
+                    tracing::error!(entry = %leased.entry.id, %error, "somebody else settled this entry");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(entry = %leased.entry.id, %error, "cannot record an outcome; trying until it works");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(10));
+                }
+            }
+        }
+    }
+
+    /// Opens a case, unless what failed was itself the news of a trouble.
+    async fn tell(&self, leased: &Leased, kind: &str, key: &str, reason: &Reason) {
+        let entry = &leased.entry;
+        if kind != "account" && self.is_about_trouble(entry.event).await {
+            tracing::error!(entry = %entry.id, reason = %reason.text, "the news of a trouble cannot be told by mail");
+            return;
+        }
+        let subject = match kind {
+            "account" => key.strip_prefix("account:").unwrap_or(key).to_owned(),
+            _ => format!("{} {} of rule {}", entry.kind.as_str(), entry.id, entry.rule),
+        };
+        let case = NewCase {
+            key: key.to_owned(),
+            kind: kind.to_owned(),
+            subject,
+            reason: reason.clone(),
+        };
+        if let Err(error) = self.store.open_case(case).await {
+            tracing::error!(entry = %entry.id, %error, reason = %reason.text, "cannot open a case");
+        }
+    }
+
+    async fn mended(&self, key: &str) {
+        if let Err(error) = self.store.close_case(key).await {
+            tracing::error!(%error, key, "cannot close a case");
+        }
+    }
+
+    async fn is_about_trouble(&self, event: Option<event::EventId>) -> bool {
+        let Some(id) = event else { return false };
+        match self.store.event(id).await {
+            Ok(Some(detail)) => detail.event.happening.kind == event::Kind::Trouble,
+            _ => false,
+        }
+    }
+}
+
+/// A number in 0.0 ..= 1.0. Without a random source, the middle: retries then only bunch up.
+fn random() -> f64 {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0_u8; 4];
+    match ring::rand::SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
+}
