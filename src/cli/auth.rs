@@ -17,7 +17,6 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, Read as _};
-use std::path::Path;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -129,16 +128,10 @@ impl Face for Terminal {
 
 /// Does it.
 pub async fn run(global: &Global, args: Args) -> Exit {
-    match load_settings(&global.setup()) {
+    match super::settings(global).await {
         Ok(settings) => perform(&settings, args, Clock::system(), &Terminal).await,
         Err(exit) => exit,
     }
-}
-
-/// Reads the settings of a setup; says what is wrong with them.
-fn load_settings(dir: &Path) -> Result<Settings, Exit> {
-    tell(format_args!("cannot read the settings in {}", dir.display()));
-    Err(Exit::Config)
 }
 
 /// Does it for settings that were read.

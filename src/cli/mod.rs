@@ -3,10 +3,24 @@
 
 pub mod auth;
 pub mod check;
+pub mod demo;
+pub mod docs;
+pub mod events;
 pub mod exec;
+pub mod explain;
 pub mod init;
+pub mod outbox;
+pub mod preview;
+pub mod run;
 pub mod schema;
+pub mod send;
+pub mod show;
+pub mod status;
 
+use crate::clock::Clock;
+use crate::config::settings::Settings;
+use crate::rule::load;
+use crate::store::{Store, StoreError};
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -43,16 +57,38 @@ impl Global {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)]
 pub enum Command {
-    /// Settings, rules and templates: every problem, with file, line, column, hint
-    Check(check::Args),
+    /// All of it on this machine: a sandbox mail and sign-in server, sample rules, a folder to drop files in
+    Demo(demo::Args),
     /// Make a commented setup to start from
     Init(init::Args),
-    /// Print the JSON Schema of settings or rules, for editors
-    Schema(schema::Args),
+    /// The daemon, or the scheduled worker
+    Run(run::Args),
+    /// Tell the daemon to read the setup again
+    Reload(run::ReloadArgs),
+    /// Settings, rules and templates: every problem, with file, line, column, hint
+    Check(check::Args),
+    /// What would fire and what would be sent; why a mail was or was not sent
+    Explain(explain::Args),
+    /// The mails of a rule as they would leave, with sample facts
+    Preview(preview::Args),
+    /// Send a test message through one account, step by step
+    Send(send::Args),
     /// Sign in accounts, look after their grants
     Auth(auth::Args),
+    /// What is watched and how, what waits, what needs a person
+    Status(status::Args),
+    /// What is to be sent or done: list, show, retry, cancel
+    Outbox(outbox::Args),
+    /// What happened, and what each rule made of it
+    Events(events::Args),
     /// Run a command as a job and report how it ended; its exit code is ours
     Exec(exec::Args),
+    /// Print the JSON Schema of settings or rules, for editors
+    Schema(schema::Args),
+    /// Print a completion script for a shell
+    Completions(docs::CompletionsArgs),
+    /// Print the manual page
+    Man(docs::ManArgs),
 }
 
 /// Exit codes (sysexits.h).
@@ -111,13 +147,53 @@ pub fn tell(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// The settings alone. A setup whose rules have problems does not stand in the way.
+pub async fn settings(global: &Global) -> Result<Settings, Exit> {
+    let dir = global.setup();
+    match tokio::task::spawn_blocking(move || load::settings(&dir)).await {
+        Ok(Ok(settings)) => Ok(settings),
+        Ok(Err(problems)) => Err(run::failed(&crate::app::AppError::Setup(problems))),
+        Err(error) => {
+            tell(format_args!("error: {error}"));
+            Err(Exit::Software)
+        }
+    }
+}
+
+/// Settings and store, for commands that read or change what is kept.
+pub async fn open(global: &Global) -> Result<(Settings, Store), Exit> {
+    let settings = settings(global).await?;
+    match Store::open(&settings.outbox.store, Clock::system()).await {
+        Ok(store) => Ok((settings, store)),
+        Err(error) => Err(store_failed(&error)),
+    }
+}
+
+/// Says what is wrong with the store.
+pub fn store_failed(error: &StoreError) -> Exit {
+    tell(format_args!("error: {error}"));
+    Exit::Unavailable
+}
+
 /// Runs the command line of this process.
 pub async fn run(cli: Cli) -> Exit {
+    let global = &cli.global;
     match cli.command {
-        Command::Check(args) => check::run(&cli.global, args).await,
-        Command::Init(args) => init::run(&cli.global, args).await,
-        Command::Schema(args) => schema::run(&cli.global, args).await,
-        Command::Auth(args) => auth::run(&cli.global, args).await,
-        Command::Exec(args) => exec::run(&cli.global, args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Init(args) => init::run(global, args).await,
+        Command::Run(args) => run::run(global, args).await,
+        Command::Reload(args) => run::reload(global, args).await,
+        Command::Check(args) => check::run(global, args).await,
+        Command::Explain(args) => explain::run(global, args).await,
+        Command::Preview(args) => preview::run(global, args).await,
+        Command::Send(args) => send::run(global, args).await,
+        Command::Auth(args) => auth::run(global, args).await,
+        Command::Status(args) => status::run(global, args).await,
+        Command::Outbox(args) => outbox::run(global, args).await,
+        Command::Events(args) => events::run(global, args).await,
+        Command::Exec(args) => exec::run(global, args).await,
+        Command::Schema(args) => schema::run(global, args).await,
+        Command::Completions(args) => docs::completions(&args),
+        Command::Man(args) => docs::man(&args),
     }
 }

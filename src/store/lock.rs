@@ -97,7 +97,10 @@ impl Lock {
             .any(|words| {
                 words.get(1) == Some(&"FLOCK")
                     && words.get(4).and_then(|pid| pid.parse().ok()) == Some(busy.pid)
-                    && words.get(5).and_then(|place| place.rsplit(':').next()?.parse().ok()) == Some(inode)
+                    && words
+                        .get(5)
+                        .and_then(|place| place.rsplit(':').next()?.parse().ok())
+                        == Some(inode)
             })
             .then_some(busy)
     }

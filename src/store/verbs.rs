@@ -238,7 +238,8 @@ impl Store {
         since: Timestamp,
     ) -> Result<Vec<Timestamp>, StoreError> {
         let lane = lane.to_owned();
-        self.read(move |connection| lists::attempts_since(connection, kind, &lane, since)).await
+        self.read(move |connection| lists::attempts_since(connection, kind, &lane, since))
+            .await
     }
 
     // ---- seen files ----

@@ -1,0 +1,351 @@
+//! `tidings outbox`: what is to be sent or done, and why it is where it is.
+
+use super::{Exit, Global, out, show, tell};
+use crate::entry::{Entry, EntryId, Reason, State};
+use crate::store::{Attempt, EntryDetail, EntryFilter, Store};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Options of `tidings outbox`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The entries, newest first
+    List(List),
+    /// All about one entry: every attempt, the server's words, the cure
+    Show {
+        /// Its number
+        id: i64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// The message itself, as it is or will be sent
+        #[arg(long, conflicts_with = "json")]
+        message: bool,
+    },
+    /// Do them again, the same bytes
+    Retry(Which),
+    /// Never do them
+    Cancel(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only those in this state (may be given several times)
+    #[arg(long, value_parser = state)]
+    state: Vec<State>,
+    /// Only those of this rule
+    #[arg(long)]
+    rule: Option<String>,
+    /// Only those of which nobody could say, at some time, whether they had gone out
+    #[arg(long)]
+    ever_unknown: bool,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
+    /// As JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+struct Which {
+    /// Their numbers
+    id: Vec<i64>,
+    /// All that are in this state
+    #[arg(long, value_parser = state)]
+    state: Option<State>,
+}
+
+fn state(word: &str) -> Result<State, String> {
+    State::parse(word).ok_or_else(|| {
+        let known: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
+        format!("the states are {}", known.join(", "))
+    })
+}
+
+/// Does it.
+pub async fn run(global: &Global, args: Args) -> Exit {
+    let (_, store) = match super::open(global).await {
+        Ok(opened) => opened,
+        Err(exit) => return exit,
+    };
+    match args.command {
+        Command::List(list) => entries(&store, list).await,
+        Command::Show { id, json, message } => entry(&store, EntryId(id), json, message).await,
+        Command::Retry(which) => each(&store, which, "retry").await,
+        Command::Cancel(which) => each(&store, which, "cancel").await,
+    }
+}
+
+async fn entries(store: &Store, list: List) -> Exit {
+    let filter = EntryFilter {
+        states: list.state,
+        rule: list.rule,
+        limit: list.limit,
+        ever_unknown: list.ever_unknown,
+        ..EntryFilter::default()
+    };
+    let found = match store.entries(filter).await {
+        Ok(found) => found,
+        Err(error) => return super::store_failed(&error),
+    };
+    if list.json {
+        for entry in &found {
+            out(as_json(entry));
+        }
+        return Exit::Done;
+    }
+    if found.is_empty() {
+        tell("nothing there");
+        return Exit::Done;
+    }
+    let now = Timestamp::now();
+    let rows: Vec<Vec<String>> = found.iter().map(|entry| row(entry, now)).collect();
+    out(show::table(
+        &["ID", "STATE", "SINCE", "RULE", "WHAT", "WHY"],
+        &rows,
+    ));
+    Exit::Done
+}
+
+fn row(entry: &Entry, now: Timestamp) -> Vec<String> {
+    let why = match (&entry.state, &entry.reason) {
+        (State::Deferred, Some(reason)) => format!("again {}: {}", show::when(entry.due, now), reason.text),
+        (_, Some(reason)) => reason.text.clone(),
+        (_, None) => String::new(),
+    };
+    vec![
+        entry.id.to_string(),
+        entry.state.as_str().to_owned(),
+        show::when(entry.changed, now),
+        show::cut(&show::clean(&entry.rule), 28),
+        show::cut(&what(entry), 48),
+        show::cut(&show::clean(&why), 100),
+    ]
+}
+
+/// `to ap@contoso.com: Invoice 17.pdf arrived` or `job nightly-export`.
+pub fn what(entry: &Entry) -> String {
+    let text = |name: &str| match entry.summary.get(name) {
+        Some(Value::String(text)) => show::clean(text),
+        Some(Value::Array(list)) => list
+            .iter()
+            .filter_map(Value::as_str)
+            .map(show::clean)
+            .collect::<Vec<_>>()
+            .join(", "),
+        _ => String::new(),
+    };
+    match entry.kind {
+        _ if entry.summary.get("problem").is_some() => format!("({} not composed)", entry.kind.as_str()),
+        crate::entry::Kind::Mail => format!("to {}: {}", text("to"), text("subject")),
+        crate::entry::Kind::Work => format!("job {}: {}", text("job"), text("steps")),
+    }
+}
+
+/// An entry as JSON.
+pub fn as_json(entry: &Entry) -> Value {
+    json!({
+        "id": entry.id, "kind": entry.kind.as_str(), "state": entry.state.as_str(), "rule": entry.rule,
+        "event": entry.event, "lane": entry.lane, "summary": entry.summary, "reason": entry.reason,
+        "due": entry.due.to_string(), "attempts": entry.attempts, "created": entry.created.to_string(),
+        "changed": entry.changed.to_string(),
+    })
+}
+
+fn attempt_json(attempt: &Attempt) -> Value {
+    json!({
+        "number": attempt.number, "started": attempt.started.to_string(),
+        "ended": attempt.ended.map(|time| time.to_string()), "outcome": attempt.outcome.map(State::as_str),
+        "past_the_gate": attempt.gated, "reason": attempt.reason,
+    })
+}
+
+async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> Exit {
+    let detail = match store.entry(id).await {
+        Ok(Some(detail)) => detail,
+        Ok(None) => {
+            tell(format_args!("error: there is no entry {id}"));
+            return Exit::BadInput;
+        }
+        Err(error) => return super::store_failed(&error),
+    };
+    if message {
+        return print_message(store, &detail);
+    }
+    if as_json_too {
+        let mut value = as_json(&detail.entry);
+        value["attempts_made"] = detail.attempts.iter().map(attempt_json).collect();
+        out(format_args!("{value:#}"));
+        return Exit::Done;
+    }
+    let blocking = match store.open_cases().await {
+        Ok(cases) => cases,
+        Err(error) => return super::store_failed(&error),
+    };
+    out(described(&detail, Timestamp::now()));
+    let account = detail.entry.lane.split(' ').next().unwrap_or_default();
+    if !detail.entry.state.is_final()
+        && let Some(case) = blocking
+            .iter()
+            .find(|case| case.key == format!("account:{account}"))
+    {
+        out(format_args!(
+            "\nThe account `{account}` needs a person since {}:",
+            show::local(case.opened)
+        ));
+        out(reason_lines(&case.reason, "  "));
+    }
+    Exit::Done
+}
+
+/// The long form of an entry.
+pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
+    let entry = &detail.entry;
+    let mut lines = vec![
+        format!(
+            "Entry {}  {}  ({})",
+            entry.id,
+            entry.state.as_str(),
+            show::when(entry.changed, now)
+        ),
+        format!("  rule      {}", show::clean(&entry.rule)),
+    ];
+    if let Some(event) = entry.event {
+        lines.push(format!("  event     {event}"));
+    }
+    if let Value::Object(summary) = &entry.summary {
+        for (name, value) in summary {
+            let text = match value {
+                Value::String(text) => show::clean(text),
+                Value::Array(list) if list.is_empty() => continue,
+                Value::Array(list) => list.iter().map(item).collect::<Vec<_>>().join(", "),
+                Value::Null => continue,
+                other => other.to_string(),
+            };
+            lines.push(format!("  {name:<9} {text}"));
+        }
+    }
+    lines.push(format!("  created   {}", show::local(entry.created)));
+    if entry.state == State::Deferred {
+        lines.push(format!(
+            "  due       {} ({})",
+            show::local(entry.due),
+            show::when(entry.due, now)
+        ));
+    }
+    if let Some(reason) = &entry.reason {
+        lines.push(reason_lines(reason, "  "));
+    }
+    for attempt in &detail.attempts {
+        let outcome = attempt.outcome.map_or("under way", State::as_str);
+        lines.push(format!(
+            "  attempt {}  {}  {outcome}",
+            attempt.number,
+            show::local(attempt.started)
+        ));
+        if let Some(reason) = &attempt.reason {
+            lines.push(format!("    {}", show::clean(&reason.text)));
+            if let Some(reply) = &reason.reply {
+                lines.push(format!("    server: {}", show::clean(reply)));
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+fn item(value: &Value) -> String {
+    match (value.as_str(), value.get("name").and_then(Value::as_str)) {
+        (Some(text), _) => show::clean(text),
+        (None, Some(name)) => match value.get("size").and_then(Value::as_u64) {
+            Some(size) => format!("{} ({})", show::clean(name), show::bytes(size)),
+            None => show::clean(name),
+        },
+        _ => value.to_string(),
+    }
+}
+
+/// A reason in full: what, the server's words, the cure.
+pub fn reason_lines(reason: &Reason, margin: &str) -> String {
+    let mut lines = vec![format!("why       {}", show::clean(&reason.text))];
+    if let Some(reply) = &reason.reply {
+        lines.push(format!("server    {}", show::clean(reply)));
+    }
+    for (number, step) in reason.steps.iter().enumerate() {
+        lines.push(format!(
+            "{}  {}. {}",
+            if number == 0 { "to do   " } else { "        " },
+            number + 1,
+            show::clean(step)
+        ));
+    }
+    show::indent(&lines.join("\n"), margin)
+}
+
+fn print_message(store: &Store, detail: &EntryDetail) -> Exit {
+    use crate::entry::Body;
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let copied = match &detail.body {
+        Body::Inline(bytes) => stdout.write_all(bytes),
+        Body::Spooled { name, .. } => std::fs::File::open(store.spool().path(name))
+            .and_then(|mut file| std::io::copy(&mut file, &mut stdout).map(|_| ())),
+        Body::None => {
+            tell("error: this entry has no message");
+            return Exit::BadInput;
+        }
+    };
+    match copied {
+        Ok(()) => Exit::Done,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            tell(format_args!("error: cannot read the message: {error}"));
+            Exit::Io
+        }
+    }
+}
+
+async fn each(store: &Store, which: Which, verb: &str) -> Exit {
+    let mut ids: Vec<EntryId> = which.id.into_iter().map(EntryId).collect();
+    if let Some(state) = which.state {
+        let filter = EntryFilter {
+            states: vec![state],
+            limit: usize::MAX >> 1,
+            ..EntryFilter::default()
+        };
+        match store.entries(filter).await {
+            Ok(found) => ids.extend(found.iter().map(|entry| entry.id)),
+            Err(error) => return super::store_failed(&error),
+        }
+    }
+    let mut exit = Exit::Done;
+    for id in ids {
+        let moved = if verb == "retry" {
+            store.retry(id).await
+        } else {
+            store.cancel(id).await
+        };
+        match moved {
+            Ok(entry) => {
+                if verb == "cancel"
+                    && let Err(error) = store.close_case(&format!("mail:{id}")).await
+                {
+                    return super::store_failed(&error);
+                }
+                out(format_args!("{id} {}", entry.state.as_str()));
+            }
+            Err(error) => {
+                tell(format_args!("error: {error}"));
+                exit = Exit::BadInput;
+            }
+        }
+    }
+    exit
+}

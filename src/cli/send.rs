@@ -1,0 +1,275 @@
+//! `tidings send`: one test message through one account, step by step.
+
+use super::{Exit, Global, out, outbox, tell};
+use crate::action::email::{self, Composing, MailSpec, RecipientSpec};
+use crate::clock::Clock;
+use crate::config::settings::{Account, Credential, OAuth2, Settings};
+use crate::entry::Body;
+use crate::mail::address::Mailbox;
+use crate::oauth::keeper::Keeper;
+use crate::rule::load::{self, Setup};
+use crate::sender::{Outcome, Sender};
+use crate::store::Store;
+use crate::transport::{Content, Open, Parcel};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Options of `tidings send`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Through which account [default: the default account]
+    #[arg(long, short = 'A')]
+    account: Option<String>,
+    /// To whom
+    #[arg(long, required = true)]
+    to: Vec<String>,
+    /// From whom: the account's own address or one of its senders
+    #[arg(long)]
+    from: Option<String>,
+    /// Instead of the template's subject
+    #[arg(long)]
+    subject: Option<String>,
+    /// Which template
+    #[arg(long, default_value = "test-message")]
+    template: String,
+    /// Files to attach
+    #[arg(long, value_name = "FILE")]
+    attach: Vec<PathBuf>,
+    /// Record the session in this file, secrets masked
+    #[arg(long, value_name = "FILE")]
+    transcript: Option<PathBuf>,
+}
+
+/// Does it. Nothing is kept in the outbox: what happens is shown here and now.
+pub async fn run(global: &Global, args: Args) -> Exit {
+    let dir = global.setup();
+    let setup = match tokio::task::spawn_blocking(move || load::setup(&dir)).await {
+        Ok(Ok(setup)) => setup,
+        Ok(Err(problems)) => return super::run::failed(&crate::app::AppError::Setup(problems)),
+        Err(error) => {
+            tell(format_args!("error: {error}"));
+            return Exit::Software;
+        }
+    };
+    let spec = match spec(&args, &setup.settings) {
+        Ok(spec) => spec,
+        Err(why) => {
+            tell(format_args!("error: {why}"));
+            return Exit::Usage;
+        }
+    };
+    let Some(account) = setup.settings.accounts.get(&spec.account).cloned() else {
+        tell(format_args!("error: there is no account `{}`", spec.account));
+        return Exit::Usage;
+    };
+    match deliver(setup, account, spec, args.transcript).await {
+        Ok(exit) => exit,
+        Err(why) => {
+            tell(format_args!("error: {why}"));
+            Exit::Unavailable
+        }
+    }
+}
+
+fn spec(args: &Args, settings: &Settings) -> Result<MailSpec, String> {
+    let account = args
+        .account
+        .clone()
+        .or_else(|| settings.defaults.account.clone())
+        .ok_or("say through which account with --account")?;
+    let known = settings.accounts.get(&account).ok_or_else(|| {
+        let names: Vec<_> = settings.accounts.keys().map(String::as_str).collect();
+        format!(
+            "there is no account `{account}`; the accounts are {}",
+            names.join(", ")
+        )
+    })?;
+    let from = match &args.from {
+        Some(from) => from.parse::<Mailbox>().map_err(|error| error.to_string())?,
+        None => own_mailbox(known, settings).ok_or("say from whom with --from")?,
+    };
+    if !known.any_sender && !known.senders.contains(&from.address) {
+        return Err(format!(
+            "account `{account}` may not send as {}; list it under `senders:` of the account",
+            from.address
+        ));
+    }
+    let to = args
+        .to
+        .iter()
+        .map(|to| {
+            to.parse::<Mailbox>()
+                .map(RecipientSpec::Fixed)
+                .map_err(|error| error.to_string())
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let text = |text: &str| crate::template::Text::compile(text).map_err(|error| error.to_string());
+    let attach = args
+        .attach
+        .iter()
+        .map(|path| {
+            let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+            text(&path.display().to_string())
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(MailSpec {
+        account,
+        from,
+        to,
+        cc: Vec::new(),
+        bcc: Vec::new(),
+        reply_to: known.reply_to.clone(),
+        subject: args.subject.as_deref().map(text).transpose()?,
+        template: args.template.clone(),
+        attach,
+        oversize: email::Oversize::Fail,
+        max_size: 25_000_000,
+        priority: email::Priority::Normal,
+        headers: Vec::new(),
+    })
+}
+
+/// The default From if the account may use it, else the account's own address.
+fn own_mailbox(account: &Account, settings: &Settings) -> Option<Mailbox> {
+    let default = settings.defaults.from.clone();
+    let own = account
+        .user
+        .as_ref()
+        .and_then(|user| user.parse::<Mailbox>().ok());
+    default
+        .filter(|from| account.any_sender || account.senders.contains(&from.address))
+        .or(own)
+        .or_else(|| account.senders.first().cloned().map(Mailbox::from))
+}
+
+async fn deliver(
+    setup: Setup,
+    account: Account,
+    spec: MailSpec,
+    transcript: Option<PathBuf>,
+) -> Result<Exit, String> {
+    let Setup {
+        settings, templates, ..
+    } = setup;
+    let clock = Clock::system();
+    let store = Store::open(&settings.outbox.store, clock.clone())
+        .await
+        .map_err(|error| error.to_string())?;
+    let grants: Vec<(String, OAuth2)> = match &account.credential {
+        Credential::OAuth2(oauth) => vec![(account.name.clone(), (**oauth).clone())],
+        _ => Vec::new(),
+    };
+    let keeper = Keeper::open(grants, store.clone(), &settings.state, clock.clone())
+        .await
+        .map_err(|error| error.to_string())?;
+    let name = account.name.clone();
+    let sender = Sender::new(account, Arc::clone(&keeper), transcript.as_deref())
+        .map_err(|error| error.to_string())?;
+
+    tell(format_args!("composing `{}` from {}", spec.template, spec.from));
+    let host = crate::app::host();
+    let facts = json!({
+        "host": host, "now": clock.now().to_zoned(settings.defaults.timezone.clone()).to_string(),
+        "event": { "id": 0, "type": "test", "key": "test", "time": clock.now().to_string() },
+        "rule": { "name": "send", "description": "" }, "data": {}, "account": { "name": name },
+    });
+    let from = spec.from.address.clone();
+    let store_too = store.clone();
+    let entry = tokio::task::spawn_blocking(move || {
+        email::prepare(
+            &spec,
+            "send",
+            &Composing {
+                settings: &settings,
+                templates: &templates,
+                spool: store_too.spool(),
+                rule: "send",
+                event: None,
+                facts: &facts,
+                file: None,
+                job_log: None,
+                now: clock.now(),
+                host: &host,
+            },
+        )
+    })
+    .await
+    .map_err(|error| error.to_string())?;
+    if let Some(reason) = entry.held {
+        tell("the message cannot be composed");
+        tell(outbox::reason_lines(&reason, "  "));
+        return Ok(Exit::BadInput);
+    }
+    let mail: crate::action::Mail =
+        serde_json::from_slice(&entry.effect).map_err(|error| error.to_string())?;
+    let spooled = match &entry.body {
+        Body::Spooled { name, .. } => Some(store.spool().path(name)),
+        _ => None,
+    };
+    let content = match entry.body {
+        Body::Inline(bytes) => Content::Bytes(Arc::from(bytes)),
+        Body::Spooled { name, len } => Content::File {
+            path: store.spool().path(&name),
+            len,
+        },
+        Body::None => return Err("the message has no text".to_owned()),
+    };
+    tell(format_args!(
+        "signing in as account `{name}` and handing over the message"
+    ));
+    let parcel = Parcel {
+        envelope: mail.envelope,
+        content,
+        message_id: mail.message_id,
+    };
+    let outcome = sender.send(&parcel, &from, &Open).await;
+    if let Some(path) = spooled {
+        // Kept nowhere else: the outbox does not know it.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(told(outcome, &name))
+}
+
+fn told(outcome: Outcome, account: &str) -> Exit {
+    let (headline, reason, exit) = match outcome {
+        Outcome::Answered {
+            accepted: Some(reply),
+            refused,
+            later,
+            ..
+        } => {
+            out(format_args!("accepted: {reply}"));
+            for (address, reason) in refused.iter().chain(&later) {
+                out(format_args!("refused for {address}:"));
+                out(outbox::reason_lines(reason, "  "));
+            }
+            return if refused.is_empty() && later.is_empty() {
+                Exit::Done
+            } else {
+                Exit::BadInput
+            };
+        }
+        Outcome::Answered {
+            accepted: None,
+            refused,
+            later,
+            ..
+        } => {
+            for (address, reason) in refused.iter().chain(&later) {
+                out(format_args!("refused for {address}:"));
+                out(outbox::reason_lines(reason, "  "));
+            }
+            return Exit::BadInput;
+        }
+        Outcome::Later { reason, .. } => ("not now", reason, Exit::TryLater),
+        Outcome::Account(reason) => ("the account needs a person", reason, Exit::Credential),
+        Outcome::Mail { reason, .. } => ("the server refused this mail", reason, Exit::Unavailable),
+        Outcome::Never(reason) => ("the server refused this mail for good", reason, Exit::BadInput),
+        Outcome::Unknown(reason) => ("sent or not, nobody can say", reason, Exit::TryLater),
+        Outcome::NotSent(why) => ("not sent", crate::entry::Reason::new(why), Exit::TryLater),
+    };
+    out(format_args!("{headline} (account `{account}`)"));
+    out(outbox::reason_lines(&reason, "  "));
+    exit
+}

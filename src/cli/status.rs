@@ -1,0 +1,176 @@
+//! `tidings status`: what is watched and how, what waits, what needs a person.
+
+use super::{Exit, Global, out, show};
+use crate::entry::{Kind, State};
+use crate::rule::load;
+use crate::store::{Case, Store};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Options of `tidings status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+struct Status {
+    running: Option<(u32, String, Timestamp)>,
+    watches: Vec<Value>,
+    schedules: Vec<(String, Option<Timestamp>)>,
+    counts: BTreeMap<(Kind, State), u64>,
+    pending: bool,
+    cases: Vec<Case>,
+    setup: Result<(usize, usize), usize>,
+    reload: Option<Value>,
+}
+
+/// Does it.
+pub async fn run(global: &Global, args: Args) -> Exit {
+    let (settings, store) = match super::open(global).await {
+        Ok(opened) => opened,
+        Err(exit) => return exit,
+    };
+    let status = match gather(global, &settings.state, &store).await {
+        Ok(status) => status,
+        Err(error) => return super::store_failed(&error),
+    };
+    if args.json {
+        out(format_args!("{:#}", as_json(&status)));
+    } else {
+        out(described(&status, Timestamp::now()));
+    }
+    Exit::Done
+}
+
+async fn gather(
+    global: &Global,
+    state: &std::path::Path,
+    store: &Store,
+) -> Result<Status, crate::store::StoreError> {
+    let dir = global.setup();
+    let setup = tokio::task::spawn_blocking(move || load::setup(&dir)).await;
+    let (setup, schedules) = match setup {
+        Ok(Ok(setup)) => {
+            let now = Timestamp::now();
+            let schedules = crate::app::schedules_of(&setup.rules)
+                .into_iter()
+                .map(|(rule, schedule)| (rule, schedule.next(now)))
+                .collect();
+            (Ok((setup.rules.len(), setup.settings.accounts.len())), schedules)
+        }
+        Ok(Err(problems)) => (Err(problems.len()), Vec::new()),
+        Err(_) => (Err(1), Vec::new()),
+    };
+    Ok(Status {
+        running: crate::store::lock::Lock::holder(state).map(|held| (held.pid, held.what, held.since)),
+        watches: store
+            .marks("watch:")
+            .await?
+            .into_iter()
+            .map(|(_, mark)| mark)
+            .collect(),
+        schedules,
+        counts: store.counts().await?,
+        pending: !store.pending_events(1).await?.is_empty(),
+        cases: store.open_cases().await?,
+        setup,
+        reload: store.marks("reload").await?.pop().map(|(_, mark)| mark),
+    })
+}
+
+fn as_json(status: &Status) -> Value {
+    json!({
+        "running": status.running.as_ref().map(|(pid, what, since)| {
+            json!({ "pid": pid, "what": what, "since": since.to_string() })
+        }),
+        "setup": match status.setup {
+            Ok((rules, accounts)) => json!({ "ok": true, "rules": rules, "accounts": accounts }),
+            Err(problems) => json!({ "ok": false, "problems": problems }),
+        },
+        "watches": status.watches,
+        "schedules": status.schedules.iter().map(|(rule, next)| {
+            json!({ "rule": rule, "next": next.map(|time| time.to_string()) })
+        }).collect::<Vec<_>>(),
+        "outbox": status.counts.iter().map(|((kind, state), count)| {
+            json!({ "kind": kind.as_str(), "state": state.as_str(), "count": count })
+        }).collect::<Vec<_>>(),
+        "events_pending": status.pending,
+        "troubles": status.cases.iter().map(|case| json!({
+            "key": case.key, "kind": case.kind, "subject": case.subject, "reason": case.reason,
+            "since": case.opened.to_string(),
+        })).collect::<Vec<_>>(),
+        "last_reload": status.reload,
+    })
+}
+
+fn described(status: &Status, now: Timestamp) -> String {
+    let mut lines = Vec::new();
+    lines.push(match &status.running {
+        Some((pid, what, since)) => {
+            format!(
+                "running: {} (process {pid}, since {})",
+                show::clean(what),
+                show::when(*since, now)
+            )
+        }
+        None => "not running".to_owned(),
+    });
+    lines.push(match status.setup {
+        Ok((rules, accounts)) => format!("setup: {rules} rules, {accounts} accounts"),
+        Err(problems) => format!("setup: {problems} problems (tidings check); what runs is the set before"),
+    });
+    if let Some(reload) = &status.reload
+        && reload.get("ok") == Some(&Value::Bool(false))
+    {
+        let at = reload.get("at").and_then(Value::as_str).unwrap_or_default();
+        lines.push(format!("last reload: refused at {at} (tidings check)"));
+    }
+    if !status.watches.is_empty() {
+        lines.push("watches:".to_owned());
+        lines.extend(status.watches.iter().map(super::run::watch_line));
+    }
+    if !status.schedules.is_empty() {
+        lines.push("schedules:".to_owned());
+        for (rule, next) in &status.schedules {
+            let next = next.map_or("never again".to_owned(), |time| {
+                format!("next {} ({})", show::local(time), show::when(time, now))
+            });
+            lines.push(format!("  {}: {next}", show::clean(rule)));
+        }
+    }
+    let counted: Vec<String> = status
+        .counts
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|((kind, state), count)| format!("{count} {} {}", kind.as_str(), state.as_str()))
+        .collect();
+    lines.push(format!(
+        "outbox: {}",
+        if counted.is_empty() {
+            "empty".to_owned()
+        } else {
+            counted.join(", ")
+        }
+    ));
+    if status.pending {
+        lines.push("events wait to be dispatched".to_owned());
+    }
+    if status.cases.is_empty() {
+        lines.push("troubles: none".to_owned());
+    } else {
+        lines.push("troubles:".to_owned());
+        for case in &status.cases {
+            lines.push(format!(
+                "  {} {} (since {})",
+                case.kind,
+                show::clean(&case.subject),
+                show::when(case.opened, now)
+            ));
+            lines.push(super::outbox::reason_lines(&case.reason, "    "));
+        }
+    }
+    lines.join("\n")
+}
