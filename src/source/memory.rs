@@ -93,10 +93,12 @@ impl Memory {
         self.insert(name, like, content, arrivals, self.generation << 3);
     }
 
-    /// Remembers what counts as known because it was there at the very first look.
-    pub fn remember_first(&mut self, relative: &Path, meta: Meta) {
-        let (name, like) = (self.name(relative), self.like(meta));
-        self.insert(name, like, None, 0, self.generation << 3 | FIRST);
+    /// What was just remembered counts as known because it was there at the very first look.
+    pub fn mark_first(&mut self, relative: &Path) {
+        let name = self.name(relative);
+        if let Some(known) = self.files.get_mut(&name) {
+            known.seen |= FIRST;
+        }
     }
 
     /// Takes over a row of the store: what an earlier run recorded.

@@ -85,7 +85,7 @@ impl Folder {
         if !folder && !self.wants.match_path(&relative) {
             return;
         }
-        if self.looks_first() && heard != Heard::Written {
+        if self.looks_first() && matches!(heard, Heard::Created | Heard::Renamed) {
             let mut memory = lock(&self.memory);
             if memory.from_first_look(&relative) {
                 // The first look took it for old, but it came while we looked.
