@@ -175,6 +175,13 @@ impl Memory {
         }
     }
 
+    /// The root itself went away: that names were taken away before says nothing any more.
+    pub fn stay(&mut self) {
+        for known in self.files.values_mut() {
+            known.seen &= !LEFT;
+        }
+    }
+
     /// Whether it counts as known only because the first look of this process found it.
     pub fn from_first_look(&self, relative: &Path) -> bool {
         self.files
@@ -291,6 +298,8 @@ mod tests {
         assert_eq!((memory.len(), memory.meet(path, meta(10))), (1, Standing::Known));
         memory.leave(path);
         assert_eq!(memory.meet(path, meta(10)), Standing::Arrival(3));
+        memory.stay();
+        assert_eq!(memory.meet(path, meta(10)), Standing::Known);
     }
 
     #[test]

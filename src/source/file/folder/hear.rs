@@ -103,8 +103,8 @@ impl Folder {
     }
 
     pub(super) fn hear_folder(&mut self, relative: PathBuf) {
-        if self.wants.reach(&relative) && !self.subtrees.contains(&relative) {
-            self.subtrees.push(relative);
+        if self.wants.reach(&relative) {
+            self.subtrees.insert(relative);
         }
     }
 
