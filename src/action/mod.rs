@@ -7,6 +7,7 @@
 //! | [`run`] | a [`Step::Run`] of a [`Work`] | a process group of its own |
 //! | [`file`] | a [`Step::File`] of a [`Work`] | the file system |
 
+pub mod attach;
 pub mod email;
 pub mod file;
 pub mod run;

@@ -1,8 +1,11 @@
 //! Messages and addresses: what is sent, apart from how. This module opens no socket.
 
 pub mod address;
+pub mod attachment;
+pub mod header;
 pub mod message;
 pub mod reply;
+pub mod zip;
 
 use crate::mail::address::Address;
 use serde::{Deserialize, Serialize};

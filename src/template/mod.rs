@@ -242,9 +242,9 @@ pub struct Attached {
 pub struct Omitted {
     /// Its name, safe to show.
     pub name: String,
-    /// Bytes.
+    /// Bytes; 0 where there is no file.
     pub size: u64,
-    /// Where it lies.
+    /// Where it lies; empty where there is no file.
     pub path: String,
     /// Why, in a sentence.
     pub why: String,
@@ -313,46 +313,4 @@ impl Templates {
     ) -> Result<Rendered, RenderError> {
         self.set.render(name, facts, &options)
     }
-}
-
-/// A rendered value as one header line: control characters and line ends become spaces, runs of spaces one,
-/// invisible direction marks a visible sign; cut at `longest` characters.
-pub fn one_line(text: &str, longest: usize) -> String {
-    let mut out = String::new();
-    let mut count = 0;
-    let mut space = false;
-    for c in text.chars() {
-        let c = if c.is_control() || c.is_whitespace() || matches!(c, '\u{2028}' | '\u{2029}') {
-            ' '
-        } else if is_disguise(c) {
-            '\u{FFFD}'
-        } else {
-            c
-        };
-        if c == ' ' {
-            space = !out.is_empty();
-            continue;
-        }
-        let needed = 1 + usize::from(space);
-        if count + needed > longest {
-            while out.chars().count() + 1 > longest {
-                out.pop();
-            }
-            out.push('…');
-            break;
-        }
-        if space {
-            out.push(' ');
-            space = false;
-        }
-        out.push(c);
-        count += needed;
-    }
-    out
-}
-
-/// Characters that show text in another order than it has, or hide: bidirectional overrides, embeddings and
-/// isolates, zero-width characters, the byte order mark.
-pub fn is_disguise(c: char) -> bool {
-    matches!(c, '\u{061C}' | '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}')
 }

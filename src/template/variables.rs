@@ -485,7 +485,6 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::template::Text;
 
     fn uses(source: &str) -> Vec<String> {
@@ -608,7 +607,7 @@ mod tests {
         assert!(fault("{{#if a}}x").contains("a block is not closed"));
         assert!(fault("{{#if a}}x{{/each}}").contains("`each`"));
         assert!(fault("{{#*inline \"a\"}}{{> a}}{{/inline}}").contains("decorators"));
-        assert!(fault("{{date now \"%Q!\"}}").contains("strftime"));
+        assert!(fault("{{date now \"%E!\"}}").contains("strftime"));
         assert!(fault("{{bytes}}").contains("needs a value"));
     }
 }
