@@ -427,7 +427,15 @@ async fn an_identical_file_that_comes_back_has_arrived_anew() {
 async fn by_content_the_same_content_is_the_same_file() {
     let mut place = Place::new().await;
     place.watch.identity = Identity::Content;
+    place.write("existing", "content");
     let source = place.start().await;
+    // Only touched: its content was there at the first look.
+    let existing = std::fs::File::options()
+        .write(true)
+        .open(place.root("existing"))
+        .unwrap();
+    existing.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    drop(existing);
     place.rename_in("file", "content");
     place.arrived(1).await;
     place.rename_in("file", "content");

@@ -93,10 +93,12 @@ impl Memory {
         self.insert(name, like, content, arrivals, self.generation << 3);
     }
 
-    /// Remembers what counts as known because it was there at the very first look.
-    pub fn remember_first(&mut self, relative: &Path, meta: Meta) {
-        let (name, like) = (self.name(relative), self.like(meta));
-        self.insert(name, like, None, 0, self.generation << 3 | FIRST);
+    /// What was just remembered counts as known because it was there at the very first look.
+    pub fn mark_first(&mut self, relative: &Path) {
+        let name = self.name(relative);
+        if let Some(known) = self.files.get_mut(&name) {
+            known.seen |= FIRST;
+        }
     }
 
     /// Takes over a row of the store: what an earlier run recorded.
@@ -170,6 +172,13 @@ impl Memory {
         let name = self.name(relative);
         if let Some(known) = self.files.get_mut(&name) {
             known.seen |= LEFT;
+        }
+    }
+
+    /// The root itself went away: that names were taken away before says nothing any more.
+    pub fn stay(&mut self) {
+        for known in self.files.values_mut() {
+            known.seen &= !LEFT;
         }
     }
 
@@ -289,6 +298,8 @@ mod tests {
         assert_eq!((memory.len(), memory.meet(path, meta(10))), (1, Standing::Known));
         memory.leave(path);
         assert_eq!(memory.meet(path, meta(10)), Standing::Arrival(3));
+        memory.stay();
+        assert_eq!(memory.meet(path, meta(10)), Standing::Known);
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub struct Watch {
 pub struct Wanted {
     /// Pattern for the path below the root.
     pub matching: GlobMatcher,
-    /// Patterns (for the path below the root, or for the name alone) that are left out.
+    /// Patterns (for the path below the root, or for the name alone) of files that are left out, and of
+    /// folders that are not looked into.
     pub ignore: GlobSet,
     /// Looks into sub-folders.
     pub recursive: bool,
@@ -60,12 +61,13 @@ pub struct Wanted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settle {
     /// Renamed into place: at once. Closed after writing: 300 ms without another change. Otherwise:
-    /// size and mtime stood still for two looks.
+    /// size and mtime stood still for two looks; [`settle`] says how far apart.
     Auto,
     /// Size and mtime stood still this long since we first saw them.
     After(Duration),
-    /// Another file appeared whose name this template gives (`{{file.name}}.done`, from `file` facts
-    /// only). The marker itself is no event.
+    /// Another file appeared whose name, from the file's own folder, this template gives
+    /// (`{{file.name}}.done`, from `file` facts only; `size` and `modified` are not known yet). The marker
+    /// itself is no event. If it was there before the file, the file settles as with `Auto`.
     Marker(Text),
 }
 

@@ -31,7 +31,7 @@ use crate::source::settle::LOOK;
 use crate::source::wanted::Wants;
 use crate::source::watch::{Hint, Watcher};
 use crate::store::{Store, StoreError};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -121,7 +121,8 @@ pub struct Folder {
     writers: HashSet<PathBuf>,
     /// Those of them whose name went away last.
     renamed_writers: VecDeque<PathBuf>,
-    subtrees: Vec<PathBuf>,
+    /// Folders to be read because they came to be.
+    subtrees: BTreeSet<PathBuf>,
     arrivals: u64,
 
     tell: mpsc::Sender<Progress>,
@@ -194,7 +195,7 @@ impl Folder {
             candidates: Candidates::default(),
             writers: HashSet::new(),
             renamed_writers: VecDeque::new(),
-            subtrees: Vec::new(),
+            subtrees: BTreeSet::new(),
             arrivals: 0,
             tell,
             progress,
@@ -343,7 +344,7 @@ impl Folder {
                 self.start_scan(&root, None);
             } else if !self.reading && !self.subtrees.is_empty() {
                 let subtrees = std::mem::take(&mut self.subtrees);
-                self.start_scan(&root, Some(subtrees));
+                self.start_scan(&root, Some(subtrees.into_iter().collect()));
             }
         }
         if self.changed && self.now() >= self.next_status {

@@ -47,6 +47,7 @@ impl Folder {
         self.candidates.clear();
         self.writers.clear();
         self.subtrees.clear();
+        lock(&self.memory).stay();
         if self.first == First::Running {
             self.first = First::Due;
         }

@@ -85,7 +85,7 @@ impl Folder {
         if !folder && !self.wants.match_path(&relative) {
             return;
         }
-        if self.looks_first() && heard != Heard::Written {
+        if self.looks_first() && matches!(heard, Heard::Created | Heard::Renamed) {
             let mut memory = lock(&self.memory);
             if memory.from_first_look(&relative) {
                 // The first look took it for old, but it came while we looked.
@@ -103,8 +103,8 @@ impl Folder {
     }
 
     pub(super) fn hear_folder(&mut self, relative: PathBuf) {
-        if self.wants.reach(&relative) && !self.subtrees.contains(&relative) {
-            self.subtrees.push(relative);
+        if self.wants.reach(&relative) {
+            self.subtrees.insert(relative);
         }
     }
 

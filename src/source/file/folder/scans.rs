@@ -1,13 +1,13 @@
 //! A folder and its scans: when they run, what they find, what they no longer find.
 
 use super::{AGAIN, BATCH, First, Folder, LATE, POLL};
-use crate::source::Existing;
 use crate::source::file::record;
 use crate::source::file::sweep::{Done, Progress, Sweep, lock};
 use crate::source::fs_kind::FsKind;
 use crate::source::root::{Look, Root};
 use crate::source::scan::{Found, Scanned, Tally, Unreadable};
 use crate::source::settle::{Heard, LOOK};
+use crate::source::{Existing, Identity};
 use crate::store::{Batch, SeenFile, StoreError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,22 +69,27 @@ impl Folder {
             .into_iter()
             .filter(|file| !self.candidates.contains(&file.relative))
             .collect();
-        let rows = {
-            let memory = lock(&self.memory);
-            let row = |file: &Found| {
-                let arrivals = memory.arrivals(&file.relative);
-                record::seen(&self.watch, &file.relative, file.meta, None, arrivals)
-            };
-            files.iter().map(row).collect()
+        // Where content decides, what it was must be known, or a mere touch would pass for new content.
+        let read = self.watch.identity == Identity::Content;
+        let contents = if read {
+            self.contents(&files).await
+        } else {
+            vec![None; files.len()]
         };
-        if let Err(error) = self
-            .store
-            .record(Batch {
-                seen: rows,
-                ..Batch::default()
-            })
-            .await
-        {
+        let rows: Vec<SeenFile> = {
+            let memory = lock(&self.memory);
+            let row = |(file, content): (&Found, &Option<[u8; 32]>)| {
+                let arrivals = memory.arrivals(&file.relative);
+                record::seen(&self.watch, &file.relative, file.meta, *content, arrivals)
+            };
+            files.iter().zip(&contents).map(row).collect()
+        };
+        let numbers: Vec<_> = rows.iter().map(|row| row.arrivals).collect();
+        let batch = Batch {
+            seen: rows,
+            ..Batch::default()
+        };
+        if let Err(error) = self.store.record(batch).await {
             self.complain(&error);
             if first {
                 // Without all of its files the first look is none.
@@ -93,14 +98,31 @@ impl Folder {
             return;
         }
         let mut memory = lock(&self.memory);
-        for file in files {
+        for ((file, content), arrivals) in files.iter().zip(&contents).zip(numbers) {
+            memory.remember(&file.relative, file.meta, content.as_ref(), arrivals);
             if first {
-                memory.remember_first(&file.relative, file.meta);
-            } else {
-                let arrivals = memory.arrivals(&file.relative);
-                memory.remember(&file.relative, file.meta, None, arrivals);
+                memory.mark_first(&file.relative);
             }
         }
+    }
+
+    /// Hashes of those files that some rule may look for and that can be read.
+    async fn contents(&mut self, files: &[Found]) -> Vec<Option<[u8; 32]>> {
+        let Some(root) = self.root.clone() else {
+            return vec![None; files.len()];
+        };
+        let (files, wants) = (files.to_vec(), self.wants.clone());
+        let none = vec![None; files.len()];
+        let hash = move |file: &Found| {
+            let wanted = wants.match_path(&file.relative);
+            // Unreadable, or changed meanwhile: then the next look decides by size and time.
+            wanted
+                .then(|| root.fingerprint(&file.relative, file.meta).ok().flatten())
+                .flatten()
+        };
+        self.blocking(move || files.iter().map(hash).collect())
+            .await
+            .unwrap_or(none)
     }
 
     async fn scan_ended(&mut self, done: Done) {
