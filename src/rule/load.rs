@@ -21,7 +21,7 @@ pub mod work;
 
 use crate::config::check::{self, Checked, Checker, plain};
 use crate::config::diagnostic::{self, Place, Problem, Severity};
-use crate::config::document::{At, Document};
+use crate::config::document::{self, At, Document};
 use crate::config::raw::rules as raw;
 use crate::config::settings::Settings;
 use crate::config::{schema, shape, suggest};
@@ -178,17 +178,26 @@ fn known_template(templates: &Templates, broken: &BTreeSet<String>, name: &str) 
         return Ok(());
     }
     let names = templates.names();
-    let near = suggest::nearest(name, names.iter().copied().chain(broken.iter().map(String::as_str)));
+    let near = suggest::nearest(
+        name,
+        names.iter().copied().chain(broken.iter().map(String::as_str)),
+    );
     Err(match near {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("write templates/{name}.html.hbs, or take one of {}", names.join(", ")),
+        None => format!(
+            "write templates/{name}.html.hbs, or take one of {}",
+            names.join(", ")
+        ),
     })
 }
 
 /// Addresses written out in the settings: who may be written to even without an allow-list.
 fn written_addresses(settings: &Settings) -> BTreeSet<Address> {
     let groups = settings.recipients.groups.values().flatten();
-    let replies = settings.accounts.values().filter_map(|account| account.reply_to.as_ref());
+    let replies = settings
+        .accounts
+        .values()
+        .filter_map(|account| account.reply_to.as_ref());
     let senders = settings.accounts.values().flat_map(|account| &account.senders);
     groups
         .chain(replies)
@@ -255,14 +264,15 @@ impl Loader<'_> {
             let file = folder.join(&name);
             if shown.ends_with(".yml") {
                 self.complain(
-                    Problem::warning(&file, "this file is not read")
-                        .hint("only *.yaml is; rename it"),
+                    Problem::warning(&file, "this file is not read").hint("only *.yaml is; rename it"),
                 );
             }
             if !shown.ends_with(".yaml") {
                 continue;
             }
-            total += entry.metadata().map(|about| about.len()).unwrap_or_default();
+            // A file that is too big by itself is refused by itself.
+            let size = entry.metadata().map(|about| about.len()).unwrap_or_default();
+            total += if size > document::LARGEST { 0 } else { size };
             files.push(file);
         }
         files.sort();
@@ -272,7 +282,10 @@ impl Loader<'_> {
                     folder,
                     format!("{} rule files with {total} bytes are too much", files.len()),
                 )
-                .hint(format!("at most {FILES} files and {} MB together", BYTES / 1_000_000)),
+                .hint(format!(
+                    "at most {FILES} files and {} MB together",
+                    BYTES / 1_000_000
+                )),
             );
             return Vec::new();
         }
@@ -309,11 +322,15 @@ impl Loader<'_> {
             self.checker.name(&place, "a rule", &name);
             let shown = place.shown();
             if let Some(first) = self.names.get(&name) {
-                self.checker.problems.push(
-                    place
-                        .error(format!("there are two rules called `{name}`"))
-                        .hint(format!("the other one stands at {first}; each needs a name of its own")),
-                );
+                self.checker
+                    .problems
+                    .push(
+                        place
+                            .error(format!("there are two rules called `{name}`"))
+                            .hint(format!(
+                                "the other one stands at {first}; each needs a name of its own"
+                            )),
+                    );
                 continue;
             }
             self.names.insert(name.clone(), shown.clone());
@@ -354,7 +371,9 @@ impl Loader<'_> {
             match Condition::compile(source, words.all()) {
                 Ok(condition) => Some(condition),
                 Err(error) => {
-                    let spot = error.offset.map_or_else(|| spot.clone(), |offset| spot.within(offset));
+                    let spot = error
+                        .offset
+                        .map_or_else(|| spot.clone(), |offset| spot.within(offset));
                     self.complain(spot.error(error.message).hint(error.hint.unwrap_or_default()));
                     None
                 }
@@ -367,7 +386,8 @@ impl Loader<'_> {
             delete: raw.delete,
         };
         let (work, overlap) = self.work(at, &name, &steps, &words);
-        let has_work = raw.run.is_some() || raw.copy.is_some() || raw.move_to.is_some() || raw.delete.is_some();
+        let has_work =
+            raw.run.is_some() || raw.copy.is_some() || raw.move_to.is_some() || raw.delete.is_some();
         let mut mails = Vec::new();
         let mut on_success = Outcome::default();
         let success = words_of(Some(Branch::Success));

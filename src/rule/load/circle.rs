@@ -74,15 +74,18 @@ impl Loader<'_> {
             if reaches(&next, to, &link.rule) {
                 let hint = match (&link.sets_off, *to == link.rule) {
                     (SetsOff::File(_), true) => {
-                        "move it to a folder that is not watched, or leave that folder out with `ignore`".to_owned()
+                        "move it to a folder that is not watched, or leave that folder out with `ignore`"
+                            .to_owned()
                     }
                     (SetsOff::File(_), false) => format!(
                         "the rule `{to}` takes it up there, and leads back to this one; move it elsewhere"
                     ),
-                    (SetsOff::Job, true) => "name the jobs it waits for, so that its own is not among them".to_owned(),
-                    (SetsOff::Job, false) => format!(
-                        "its job starts the rule `{to}`, whose work leads back to this one"
-                    ),
+                    (SetsOff::Job, true) => {
+                        "name the jobs it waits for, so that its own is not among them".to_owned()
+                    }
+                    (SetsOff::Job, false) => {
+                        format!("its job starts the rule `{to}`, whose work leads back to this one")
+                    }
                 };
                 problems.push(link.problem.clone().hint(hint));
             }
@@ -113,15 +116,19 @@ impl Loader<'_> {
             }) {
                 let path = self.filled(target, root, name);
                 for trigger in &to.triggers {
-                    let Trigger::FileArrives { watch, wanted: theirs } = trigger else {
+                    let Trigger::FileArrives {
+                        watch,
+                        wanted: theirs,
+                    } = trigger
+                    else {
                         continue;
                     };
                     let Some(there) = self.watches.get(watch) else {
                         continue;
                     };
                     // The first rule must take the name wherever it came from.
-                    let takes = wanted.matching.is_match(name)
-                        || wanted.matching.is_match(Path::new("a").join(name));
+                    let takes =
+                        wanted.matching.is_match(name) || wanted.matching.is_match(Path::new("a").join(name));
                     if takes && trigger::sees(&there.root, theirs, &path) {
                         return true;
                     }

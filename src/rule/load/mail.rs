@@ -135,7 +135,8 @@ impl Loader<'_> {
                 if settings.defaults.account.is_none() && !unsure.all_accounts && !unsure.defaults && !damaged
                 {
                     let names: Vec<&str> = settings.accounts.keys().map(String::as_str).collect();
-                    let mut hint = format!("add `account:` ({}), here or under `defaults:`", names.join(", "));
+                    let mut hint =
+                        format!("add `account:` ({}), here or under `defaults:`", names.join(", "));
                     // The sender often tells which account was meant.
                     let from = raw.from.as_deref().and_then(|from| from.parse::<Mailbox>().ok());
                     let lists = |account: &&Account| {
@@ -172,7 +173,12 @@ impl Loader<'_> {
             if let (Some(account), false) = (account, unsure)
                 && !account.may_send_as(&from.address)
             {
-                self.complain(not_a_sender(&spot, account, &from.address, &self.checked.settings.accounts));
+                self.complain(not_a_sender(
+                    &spot,
+                    account,
+                    &from.address,
+                    &self.checked.settings.accounts,
+                ));
             }
             return Some(from);
         }
@@ -194,8 +200,10 @@ impl Loader<'_> {
         if from.is_none() && !unsure && !damaged && !self.checked.unsure.defaults {
             let name = name.unwrap_or_default();
             self.complain(
-                at.error(format!("who is this mail from? The account `{name}` has no address of its own"))
-                    .hint("add `from:`, here or under `defaults:`"),
+                at.error(format!(
+                    "who is this mail from? The account `{name}` has no address of its own"
+                ))
+                .hint("add `from:`, here or under `defaults:`"),
             );
         }
         from
@@ -203,7 +211,9 @@ impl Loader<'_> {
 
     /// The template, and whether all it says is there.
     fn template(&mut self, at: &At<'_>, written: Option<&str>, words: &Words) -> String {
-        let name = written.unwrap_or(&self.checked.settings.defaults.template).to_owned();
+        let name = written
+            .unwrap_or(&self.checked.settings.defaults.template)
+            .to_owned();
         let spot = at.key("template");
         if written.is_some()
             && let Err(hint) = known_template(self.templates, self.broken, &name)
@@ -214,7 +224,7 @@ impl Loader<'_> {
         let mut said = std::collections::BTreeSet::new();
         for used in self.templates.variables(&name) {
             if let Err(unsaid) = words.say(&used.path, used.guarded)
-                && said.insert(used.path.clone())
+                && said.insert(unsaid.message.clone())
             {
                 let file = used.file.strip_prefix(self.checker.dir).unwrap_or(&used.file);
                 self.complain(
@@ -302,7 +312,9 @@ impl Loader<'_> {
             // Any local part could come; the domain, where it is written out, is what can be judged.
             Some(allow) => match tail.split_once('@') {
                 Some((_, domain)) => {
-                    let some = ["a", "ops", "x-1"].iter().any(|name| allow.is_match(format!("{name}@{domain}")));
+                    let some = ["a", "ops", "x-1"]
+                        .iter()
+                        .any(|name| allow.is_match(format!("{name}@{domain}")));
                     some || self.written.iter().any(|address| {
                         let address = address.to_string().to_lowercase();
                         address.ends_with(&tail) && allow.is_match(&address)
@@ -330,6 +342,7 @@ impl Loader<'_> {
         words: &Words,
     ) -> Vec<(String, crate::template::Text)> {
         let mut out: Vec<(String, crate::template::Text)> = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
         for (name, value) in raw.headers.iter().flatten() {
             let at = at.key("headers");
             let place = at.name(name);
@@ -356,7 +369,7 @@ impl Loader<'_> {
                         .error("header fields that begin with X-Tidings- are set by tidings")
                         .hint("choose another name"),
                 );
-            } else if out.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            } else if !seen.insert(lower) {
                 self.complain(
                     place
                         .error(format!("the header field {name} is here twice"))
@@ -383,13 +396,21 @@ fn not_a_sender(
 ) -> crate::config::diagnostic::Problem {
     let senders: Vec<String> = account.senders.iter().map(Address::to_string).collect();
     let shown = address.to_string();
-    let near = suggest::nearest(&shown, senders.iter().map(String::as_str));
+    // What comes behind the @ is alike all too often; each side must be near by itself.
+    let near = senders.iter().zip(&account.senders).find_map(|(text, sender)| {
+        let local = suggest::nearest(address.local(), [sender.local()])?;
+        let domain = suggest::nearest(address.domain(), [sender.domain()])?;
+        (!local.is_empty() && !domain.is_empty()).then_some(text.as_str())
+    });
     let other = all
         .values()
         .find(|other| other.name != account.name && other.senders.contains(address));
     let hint = match (near, other) {
         (Some(near), _) => format!("did you mean {near}?"),
-        (None, Some(other)) => format!("the account `{}` lists it: add `account: {}`", other.name, other.name),
+        (None, Some(other)) => format!(
+            "the account `{}` lists it: add `account: {}`",
+            other.name, other.name
+        ),
         (None, None) => format!(
             "if it is a shared mailbox that {} may use, add it under accounts: {}: senders:",
             account.user.as_deref().unwrap_or(&account.name),

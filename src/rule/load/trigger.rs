@@ -103,7 +103,11 @@ impl Loader<'_> {
         match Schedule::compile(&spec) {
             Ok(schedule) => Some(Trigger::Schedule(schedule)),
             Err(error) => {
-                let spot = if raw.cron.is_some() { at.key("cron") } else { at.key("every") };
+                let spot = if raw.cron.is_some() {
+                    at.key("cron")
+                } else {
+                    at.key("every")
+                };
                 self.complain(spot.error(error.message).hint(error.hint));
                 None
             }
@@ -117,13 +121,18 @@ impl Loader<'_> {
             Ok(glob) if !pattern.is_empty() => {
                 if !pattern.contains(['*', '?', '[', '{']) {
                     let name = pattern.to_owned();
-                    self.listeners
-                        .push((name, spot.warning(format!("no rule here has a job called `{pattern}`"))));
+                    self.listeners.push((
+                        name,
+                        spot.warning(format!("no rule here has a job called `{pattern}`")),
+                    ));
                 }
                 Some(glob.compile_matcher())
             }
             Ok(_) => {
-                self.complain(spot.error("which job?").hint("a name, or a pattern: \"billing-*\""));
+                self.complain(
+                    spot.error("which job?")
+                        .hint("a name, or a pattern: \"billing-*\""),
+                );
                 None
             }
             Err(error) => {
@@ -217,9 +226,10 @@ impl Loader<'_> {
                 );
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-                self.away(at.error(format!("{shown} is not a folder")).hint(
-                    "folders are watched, not files; name the folder here and the file in `match`",
-                ));
+                self.away(
+                    at.error(format!("{shown} is not a folder"))
+                        .hint("folders are watched, not files; name the folder here and the file in `match`"),
+                );
             }
             Err(error) => {
                 self.away(
@@ -261,7 +271,10 @@ impl Loader<'_> {
             None
         };
         if let Some(message) = never {
-            self.complain(spot.error(message).hint("as \"*.csv\", \"**/*.csv\" or \"orders/*.csv\""));
+            self.complain(
+                spot.error(message)
+                    .hint("as \"*.csv\", \"**/*.csv\" or \"orders/*.csv\""),
+            );
             return None;
         }
         match glob(&pattern) {
@@ -285,7 +298,12 @@ impl Loader<'_> {
                 );
             }
             // The marker is looked for before there is an event: only the file is known.
-            let words = Words::of(&[TriggerWord::FileArrives], None, &Value::Object(serde_json::Map::new()), false);
+            let words = Words::of(
+                &[TriggerWord::FileArrives],
+                None,
+                &Value::Object(serde_json::Map::new()),
+                false,
+            );
             let Some(text) = self.text(&spot, &marker.0, &words) else {
                 return Settle::Auto;
             };
@@ -311,7 +329,10 @@ impl Loader<'_> {
                     );
                     return Settle::Auto;
                 }
-                Settle::After(self.checker.some_time(&spot, Some(&settle.0), Duration::from_secs(1)))
+                Settle::After(
+                    self.checker
+                        .some_time(&spot, Some(&settle.0), Duration::from_secs(1)),
+                )
             }
             _ => Settle::Auto,
         }
@@ -369,7 +390,9 @@ pub fn sees(root: &Path, wanted: &Wanted, path: &Path) -> bool {
     };
     let deep = relative.components().count() > 1;
     let ignored = wanted.ignore.is_match(relative)
-        || relative.file_name().is_some_and(|name| wanted.ignore.is_match(name));
+        || relative
+            .file_name()
+            .is_some_and(|name| wanted.ignore.is_match(name));
     (wanted.recursive || !deep) && !ignored && wanted.matching.is_match(relative)
 }
 

@@ -69,7 +69,11 @@ impl Words {
         if guarded {
             // It asks first, so it may ask for what other rules have: a template serves many.
             let own = path.first().is_some_and(|root| root == "data");
-            return if own { Ok(()) } else { self.any.knows(path).map_err(Unsaid::from) };
+            return if own {
+                Ok(())
+            } else {
+                self.any.knows(path).map_err(Unsaid::from)
+            };
         }
         self.all.knows(path)?;
         for (kind, vocabulary) in &self.each {
@@ -90,7 +94,11 @@ impl Words {
 
     /// Whether every event of the rule is about a file.
     pub fn has_file(&self) -> bool {
-        self.vague || self.each.iter().all(|(kind, _)| *kind == TriggerWord::FileArrives)
+        self.vague
+            || self
+                .each
+                .iter()
+                .all(|(kind, _)| *kind == TriggerWord::FileArrives)
     }
 }
 

@@ -53,8 +53,12 @@ impl Loader<'_> {
             for (key, _) in of_file.iter().filter(|(_, there)| *there) {
                 self.complain(
                     at.name(key)
-                        .error(format!("`{key}` needs a file, and not every trigger of this rule brings one"))
-                        .hint("only `file_arrives` does; use `run:` for other files, or make two rules of it"),
+                        .error(format!(
+                            "`{key}` needs a file, and not every trigger of this rule brings one"
+                        ))
+                        .hint(
+                            "only `file_arrives` does; use `run:` for other files, or make two rules of it",
+                        ),
                 );
             }
         }
@@ -212,16 +216,20 @@ impl Loader<'_> {
         }
         if parts == 1 && program.contains(char::is_whitespace) {
             let words: Vec<&str> = program.split_whitespace().collect();
+            let hint = if program.contains(['|', '&', ';', '<', '>', '$', '*', '`', '"', '\'']) {
+                "put it into a script, and name that: [./work.sh]".to_owned()
+            } else {
+                format!("write a list: [{}]", words.join(", "))
+            };
             self.complain(
                 at.error("this would be taken for the name of one program: no shell reads it")
-                    .hint(format!("write a list: [{}]", words.join(", "))),
+                    .hint(hint),
             );
             return;
         }
         let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|folder: std::path::PathBuf| {
-                Path::new(&folder).join(program).is_file()
-            })
+            std::env::split_paths(&path)
+                .any(|folder: std::path::PathBuf| Path::new(&folder).join(program).is_file())
         });
         if !found {
             self.complain(
