@@ -1,11 +1,84 @@
-//! `tidings check`.
-use super::{Exit, Global};
+//! `tidings check`: every problem of a setup at once.
+
+use super::{Exit, Global, out, tell};
+use crate::config::diagnostic::Problem;
+use crate::rule::load::{self, Setup};
+use serde_json::json;
+use std::io::IsTerminal as _;
 
 /// Options of `tidings check`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Print problems as JSON
+    #[arg(long)]
+    json: bool,
+}
 
-/// Does it.
-pub async fn run(_global: &Global, _args: Args) -> Exit {
-    Exit::Software
+/// Checks the setup: 0 when it can run, 78 when it cannot.
+pub async fn run(global: &Global, args: Args) -> Exit {
+    let dir = global.setup();
+    // Reading a hostile setup takes a moment; the runtime has other things to do.
+    let Ok(result) = tokio::task::spawn_blocking(move || load::setup(&dir)).await else {
+        return Exit::Software;
+    };
+    let problems = match &result {
+        Ok(setup) => &setup.warnings,
+        Err(problems) => problems,
+    };
+    if args.json {
+        let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
+        out(format_args!(
+            "{:#}",
+            json!({ "ok": result.is_ok(), "problems": problems })
+        ));
+    } else {
+        show(problems);
+        match &result {
+            Ok(setup) => out(summary(setup)),
+            Err(problems) => tell(verdict(problems)),
+        }
+    }
+    match result {
+        Ok(_) => Exit::Done,
+        Err(_) => Exit::Config,
+    }
+}
+
+/// Shows problems to a person, an empty line behind each.
+pub fn show(problems: &[Problem]) {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    for problem in problems {
+        tell(format_args!("{}\n", problem.render(colour)));
+    }
+}
+
+/// How many of what.
+pub fn verdict(problems: &[Problem]) -> String {
+    let errors = problems.iter().filter(|problem| problem.is_error()).count();
+    let warnings = problems.len() - errors;
+    match warnings {
+        0 => counted(errors, "problem"),
+        _ => format!("{}, {}", counted(errors, "problem"), counted(warnings, "warning")),
+    }
+}
+
+fn summary(setup: &Setup) -> String {
+    let mut text = format!(
+        "all is well: {}, {}, {}, {}",
+        counted(setup.rules.len(), "rule"),
+        counted(setup.settings.accounts.len(), "account"),
+        counted(setup.templates.names().len(), "template"),
+        counted(setup.watches.len(), "watched folder"),
+    );
+    if !setup.warnings.is_empty() {
+        text.push_str(&format!("; {}", counted(setup.warnings.len(), "warning")));
+    }
+    text
+}
+
+fn counted(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
 }

@@ -58,12 +58,7 @@ pub struct Checker<'a> {
 pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checked {
     let sound: Option<Sound<raw::Settings>> =
         document.and_then(|document| shape::read(document, &schema::SETTINGS, checker.problems));
-    let Some(Sound {
-        document,
-        shape,
-        raw,
-    }) = sound
-    else {
+    let Some(Sound { document, shape, raw }) = sound else {
         return Checked {
             settings: empty(checker.dir),
             scan_every: SCAN_EVERY,
@@ -82,7 +77,11 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         ..Unsure::default()
     };
     let outbox = checker.outbox(&at.key("outbox"), raw.outbox.unwrap_or_default());
-    let recipients = checker.recipients(&at.key("recipients"), raw.recipients.unwrap_or_default(), &mut unsure);
+    let recipients = checker.recipients(
+        &at.key("recipients"),
+        raw.recipients.unwrap_or_default(),
+        &mut unsure,
+    );
     let mut accounts = BTreeMap::new();
     // An account whose shape is so damaged that nothing is left of it is still one that was meant.
     unsure.accounts.extend(shape.below("accounts").map(str::to_owned));
@@ -97,9 +96,8 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         let at = at.key("accounts");
         let damaged = unsure.accounts.contains(&name);
         checker.name(&at.name(&name), "an account", &name);
-        let before = checker.errors();
-        let meant = checker.account(&at.key(&name), &name, account, damaged);
-        if checker.errors() > before {
+        let (meant, senders_known) = checker.account(&at.key(&name), &name, account, damaged);
+        if !senders_known {
             unsure.accounts.insert(name.clone());
         }
         accounts.insert(name, meant);
@@ -349,7 +347,10 @@ impl Checker<'_> {
 
     fn recipients(&mut self, at: &At<'_>, raw: raw::Recipients, unsure: &mut Unsure) -> Recipients {
         let before = self.errors();
-        let allow = raw.allow.map(|patterns| self.allow(&at.key("allow"), &patterns.0));
+        let allow = raw
+            .allow
+            .map(|patterns| self.allow(&at.key("allow"), &patterns.0));
+        unsure.recipients |= self.errors() > before;
         let mut groups = BTreeMap::new();
         for (name, members) in raw.groups.unwrap_or_default() {
             let at = at.key("groups");
@@ -365,15 +366,13 @@ impl Checker<'_> {
             for (index, member) in members.0.iter().enumerate() {
                 let at = at.item(index);
                 let Some(mailbox) = self.mailbox(&at, member) else {
+                    unsure.recipients = true;
                     continue;
                 };
                 self.allowed(&at, &mailbox, allow.as_ref());
                 boxes.push(mailbox);
             }
             groups.insert(name, boxes);
-        }
-        if self.errors() > before {
-            unsure.recipients = true;
         }
         Recipients { groups, allow }
     }
@@ -383,11 +382,14 @@ impl Checker<'_> {
         let address = mailbox.address.to_string().to_lowercase();
         if allow.is_some_and(|allow| !allow.is_match(&address)) {
             self.complain(
-                at.error(format!("`{}` is not among the allowed recipients", mailbox.address))
-                    .hint(format!(
-                        "add a pattern under recipients: allow:, as \"*@{}\"",
-                        mailbox.address.domain()
-                    )),
+                at.error(format!(
+                    "`{}` is not among the allowed recipients",
+                    mailbox.address
+                ))
+                .hint(format!(
+                    "add a pattern under recipients: allow:, as \"*@{}\"",
+                    mailbox.address.domain()
+                )),
             );
         }
     }
@@ -399,7 +401,10 @@ impl Checker<'_> {
             if !pattern.contains('@') {
                 self.complain(
                     at.error(format!("`{pattern}` matches no address: it has no @"))
-                        .hint(format!("write \"*@{}\"", pattern.trim_start_matches('*').trim_start_matches('.'))),
+                        .hint(format!(
+                            "write \"*@{}\"",
+                            pattern.trim_start_matches('*').trim_start_matches('.')
+                        )),
                 );
                 continue;
             }
@@ -423,11 +428,13 @@ impl Checker<'_> {
         accounts: &BTreeMap<String, crate::config::settings::Account>,
         unsure: &mut Unsure,
     ) -> (Defaults, Duration) {
-        let before = self.errors();
         let account = match raw.account {
             None => {
                 let written: BTreeSet<&String> = accounts.keys().chain(&unsure.accounts).collect();
-                written.first().filter(|_| written.len() == 1).map(|only| (*only).clone())
+                written
+                    .first()
+                    .filter(|_| written.len() == 1)
+                    .map(|only| (*only).clone())
             }
             Some(name) if accounts.contains_key(&name) => Some(name),
             Some(name) => {
@@ -438,12 +445,15 @@ impl Checker<'_> {
                             .hint(suggest::hint(&name, accounts.keys().map(String::as_str))),
                     );
                 }
+                unsure.defaults = true;
                 None
             }
         };
-        let from = raw
-            .from
-            .and_then(|text| self.mailbox(&at.key("from"), &text));
+        let from = raw.from.and_then(|text| {
+            let from = self.mailbox(&at.key("from"), &text);
+            unsure.defaults |= from.is_none();
+            from
+        });
         if let (Some(from), Some(name)) = (&from, &account)
             && let Some(account) = accounts.get(name)
             && !unsure.accounts.contains(name)
@@ -472,9 +482,6 @@ impl Checker<'_> {
             raw.scan_every.as_ref().map(|time| time.0.as_str()),
             SCAN_EVERY,
         );
-        if self.errors() > before {
-            unsure.defaults = true;
-        }
         let defaults = Defaults {
             account,
             from,

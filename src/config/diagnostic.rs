@@ -50,7 +50,11 @@ impl Place {
     /// The place of the bytes `range` of a file's `text`. A range over several lines means its
     /// beginning, to the end of that line.
     pub fn of(text: &str, range: Range<usize>) -> Place {
-        let floor = |at: usize| (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+        let floor = |at: usize| {
+            (0..=at.min(text.len()))
+                .rev()
+                .find(|&at| text.is_char_boundary(at))
+        };
         let start = floor(range.start).unwrap_or(0);
         let end = floor(range.end).unwrap_or(0).max(start);
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
@@ -146,16 +150,6 @@ impl Problem {
         }
     }
 
-    /// The same, and the line is not shown: it holds a secret.
-    pub fn without_excerpt(self) -> Problem {
-        let place = self.place.map(|place| Place {
-            excerpt: String::new(),
-            mark: 0..0,
-            ..place
-        });
-        Problem { place, ..self }
-    }
-
     /// The same, with what to do.
     pub fn hint(self, hint: impl AsRef<str>) -> Problem {
         let hint = visible(hint.as_ref());
@@ -185,18 +179,17 @@ impl Problem {
         let mut elements: Vec<Element<'_>> = Vec::new();
         match &self.place {
             None => elements.push(Origin::path(file.as_str()).into()),
-            Some(place) if place.excerpt.is_empty() => elements.push(
-                Origin::path(file.as_str())
-                    .line(place.line)
-                    .char_column(place.column)
-                    .into(),
-            ),
             Some(place) => elements.push(
-                Snippet::source(place.excerpt.as_str())
-                    .path(file.as_str())
-                    .line_start(place.line)
-                    .annotation(AnnotationKind::Primary.span(place.mark.clone()))
-                    .into(),
+                // A line that is empty would not be shown at all.
+                Snippet::source(if place.excerpt.is_empty() {
+                    " "
+                } else {
+                    place.excerpt.as_str()
+                })
+                .path(file.as_str())
+                .line_start(place.line)
+                .annotation(AnnotationKind::Primary.span(place.mark.clone()))
+                .into(),
             ),
         }
         if let Some(hint) = &self.hint {
@@ -290,14 +283,30 @@ mod tests {
         let problem = Problem::error("rules/a.yaml", "unknown key `wen`")
             .at(Place::of(text, 16..19))
             .hint("did you mean `when`?");
-        assert_snapshot!(problem.render(false), @"");
+        assert_snapshot!(problem.render(false), @r#"
+    error: unknown key `wen`
+     --> rules/a.yaml:3:5
+      |
+      |
+     ::: 
+    3 |     wen: x
+      |     ^^^
+      |
+      = hint: did you mean `when`?
+    "#);
     }
 
     #[test]
     fn control_characters_never_reach_the_terminal() {
         let text = "a: \u{1b}[2J\u{202e}b\tc";
         let problem = Problem::error("a\u{7}.yaml", "bad \u{1b}[31m").at(Place::of(text, 3..8));
-        assert_snapshot!(problem.render(false), @"");
+        assert_snapshot!(problem.render(false), @r#"
+    error: bad \u{1b}[31m
+     --> a\u{7}.yaml:1:4
+      |
+    1 | a: \u{1b}[2J\u{202e}b    c
+      |    ^^^^^^^^^
+    "#);
     }
 
     #[test]

@@ -75,7 +75,19 @@ mod tests {
         assert_eq!(time("300ms"), Ok(Duration::from_millis(300)));
         assert_eq!(time("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(time("0s"), Ok(Duration::ZERO));
-        for wrong in ["", "5", "5 m", "5 minutes", "m", "-1s", "1.5h", "5M", "99999999999999999999s", "99999d", "é"] {
+        for wrong in [
+            "",
+            "5",
+            "5 m",
+            "5 minutes",
+            "m",
+            "-1s",
+            "1.5h",
+            "5M",
+            "99999999999999999999s",
+            "99999d",
+            "é",
+        ] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
     }

@@ -11,7 +11,9 @@ pub static SETTINGS: LazyLock<Value> = LazyLock::new(|| made::<raw::settings::Se
 pub static RULES: LazyLock<Value> = LazyLock::new(|| made::<raw::rules::Rules>());
 
 fn made<T: schemars::JsonSchema>() -> Value {
-    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<T>().to_value();
+    let mut schema = schemars::SchemaGenerator::default()
+        .into_root_schema_for::<T>()
+        .to_value();
     refuse_null(&mut schema);
     schema
 }

@@ -58,7 +58,9 @@ pub enum SecretSource {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// No such variable.
-    #[error("the environment variable {0} is not set; set it where tidings is started (systemd: Environment or EnvironmentFile)")]
+    #[error(
+        "the environment variable {0} is not set; set it where tidings is started (systemd: Environment or EnvironmentFile)"
+    )]
     Unset(String),
     /// It is not text.
     #[error("the secret from {0} is not UTF-8 text")]
@@ -98,7 +100,10 @@ impl fmt::Display for SecretSource {
             SecretSource::Command(argv) => write!(
                 f,
                 "the command {}",
-                argv.first().map(String::as_str).unwrap_or_default().escape_debug()
+                argv.first()
+                    .map(String::as_str)
+                    .unwrap_or_default()
+                    .escape_debug()
             ),
         }
     }
@@ -292,17 +297,17 @@ mod tests {
         let unset = SecretSource::Env("TIDINGS_NO_SUCH_VARIABLE".to_owned());
         assert!(matches!(unset.read().await, Err(SecretError::Unset(_))));
         let folder = SecretSource::File(dir.path().to_owned());
-        assert!(matches!(
-            folder.read().await,
-            Err(SecretError::Unreadable { .. })
-        ));
+        assert!(matches!(folder.read().await, Err(SecretError::Unreadable { .. })));
     }
 
     #[tokio::test]
     async fn a_command_that_hangs_is_given_up() {
         let argv = ["/bin/sleep".to_owned(), "3600".to_owned()];
         let source = SecretSource::Command(argv.to_vec());
-        let error = source.command(&argv, Duration::from_millis(20)).await.unwrap_err();
+        let error = source
+            .command(&argv, Duration::from_millis(20))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("longer than 20ms"), "{error}");
     }
 }

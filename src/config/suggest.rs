@@ -7,7 +7,8 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     known
         .into_iter()
         .map(|word| (distance(&folded, &fold(word)), word))
-        .filter(|(far, _)| *far <= limit)
+        // A word of which nothing is left is no slip of the other.
+        .filter(|(far, _)| *far <= limit && *far < folded.len().max(1))
         .min_by_key(|(far, _)| *far)
         .map(|(_, word)| word)
 }
@@ -17,7 +18,11 @@ pub fn hint<'a>(typed: &str, known: impl IntoIterator<Item = &'a str> + Clone) -
     match nearest(typed, known.clone()) {
         Some(word) => format!("did you mean `{word}`?"),
         None => {
-            let words: Vec<String> = known.into_iter().take(40).map(|word| format!("`{word}`")).collect();
+            let words: Vec<String> = known
+                .into_iter()
+                .take(40)
+                .map(|word| format!("`{word}`"))
+                .collect();
             match words.len() {
                 0 => String::new(),
                 1 => format!("known is only {}", words[0]),
@@ -43,7 +48,9 @@ fn distance(a: &[char], b: &[char]) -> usize {
     for (i, x) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let mut best = (above[j] + usize::from(x != y)).min(above[j + 1] + 1).min(row[j] + 1);
+            let mut best = (above[j] + usize::from(x != y))
+                .min(above[j + 1] + 1)
+                .min(row[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 best = best.min(before[j - 1] + 1);
             }
@@ -68,6 +75,7 @@ mod tests {
             ("timezome", Some("timezone")),
             ("wehn", Some("when")),
             ("throttle", None),
+            ("x", None),
             ("recipients", None),
         ] {
             assert_eq!(nearest(typed, known), meant, "{typed}");

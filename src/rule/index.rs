@@ -509,7 +509,15 @@ pub(super) mod tests {
 
     #[test]
     fn a_slot_concerns_only_the_rule_of_its_name() {
-        let schedule = Trigger::Schedule(crate::source::schedule::Schedule {});
+        let schedule = Trigger::Schedule(
+            crate::source::schedule::Schedule::compile(&crate::source::schedule::ScheduleSpec {
+                cron: Some("0 2 * * *"),
+                every: None,
+                timezone: jiff::tz::TimeZone::UTC,
+                missed: crate::source::schedule::Missed::Once,
+            })
+            .unwrap(),
+        );
         let rules = Rules::new(vec![
             with("nightly", vec![Trigger::JobFails(glob("x")), schedule.clone()]),
             with("weekly", vec![schedule]),

@@ -14,8 +14,14 @@ use url::{Host, Url};
 
 impl Checker<'_> {
     /// Understands one account. With `damaged`, nothing is said about what is missing: it may be
-    /// there, misspelled.
-    pub fn account(&mut self, at: &At<'_>, name: &str, mut raw: raw::Account, damaged: bool) -> Account {
+    /// there, misspelled. Also says whether all addresses it may send as are known.
+    pub fn account(
+        &mut self,
+        at: &At<'_>,
+        name: &str,
+        mut raw: raw::Account,
+        damaged: bool,
+    ) -> (Account, bool) {
         let (mut endpoints, preset) = match raw.provider.take() {
             None => (raw::Endpoints::default(), None),
             Some(raw::Provider::Preset(preset)) => (raw::Endpoints::default(), Some(preset)),
@@ -29,7 +35,12 @@ impl Checker<'_> {
         let provider = known.map_or(Provider::Generic, |known| known.provider);
         let user = raw.user.take();
         let own = user.as_deref().filter(|user| user.contains('@'));
-        let own: Option<Address> = own.and_then(|text| self.address(&at.key("user"), text));
+        let mut senders_known = !damaged;
+        let own: Option<Address> = own.and_then(|text| {
+            let address = self.address(&at.key("user"), text);
+            senders_known &= address.is_some();
+            address
+        });
         let pace = pace(raw.pace, endpoints.pace, known);
         let transport = match raw.transport.unwrap_or(raw::Transport::Smtp) {
             raw::Transport::File => self.file_transport(at, name, &raw, has_provider),
@@ -46,14 +57,22 @@ impl Checker<'_> {
         };
         let credential = match &transport {
             Transport::File { .. } => Credential::None,
-            Transport::Smtp(smtp) => {
-                self.credential(at, &mut raw, endpoints, known, provider, user.as_deref(), damaged, smtp)
-            }
+            Transport::Smtp(smtp) => self.credential(
+                at,
+                &mut raw,
+                endpoints,
+                known,
+                provider,
+                user.as_deref(),
+                damaged,
+                smtp,
+            ),
         };
         let mut senders: Vec<Address> = own.iter().cloned().collect();
         for (index, text) in raw.senders.unwrap_or_default().0.iter().enumerate() {
             let spot = at.key("senders").item(index);
             let Some(address) = self.address(&spot, text) else {
+                senders_known = false;
                 continue;
             };
             if own.as_ref() == Some(&address) {
@@ -82,7 +101,7 @@ impl Checker<'_> {
             self.folder_of(&at.key("transcript"), &path);
             path
         });
-        Account {
+        let account = Account {
             name: name.to_owned(),
             description: raw.description,
             provider,
@@ -97,7 +116,8 @@ impl Checker<'_> {
             signature: raw.signature,
             pace,
             transcript,
-        }
+        };
+        (account, senders_known)
     }
 
     /// The folder a file of ours will be written to must be there.
@@ -215,7 +235,7 @@ impl Checker<'_> {
             Some(raw::LoginAs::User) => LoginAs::User,
             None => known.map_or(LoginAs::User, |known| known.login_as),
         };
-        if tls == Tls::None {
+        if tls == Tls::None && Host::parse(&host).is_ok() {
             let place = spot("tls", at.key("smtp").has("tls"));
             if (raw.oauth2.is_some() || raw.password.is_some()) && !is_loopback(&host) {
                 self.complain(
@@ -374,7 +394,11 @@ impl Checker<'_> {
             endpoints.authorize_url,
             known.map(|known| known.authorize_url),
         );
-        let token_url = endpoint("token_url", endpoints.token_url, known.map(|known| known.token_url));
+        let token_url = endpoint(
+            "token_url",
+            endpoints.token_url,
+            known.map(|known| known.token_url),
+        );
         let revoke_url = endpoint(
             "revoke_url",
             endpoints.revoke_url,
@@ -386,7 +410,11 @@ impl Checker<'_> {
                 (false, true) => "`authorize_url` is missing",
                 _ => "`token_url` is missing",
             };
-            let spot = if at.has("provider") { at.name("provider") } else { at.name("oauth2") };
+            let spot = if at.has("provider") {
+                at.name("provider")
+            } else {
+                at.name("oauth2")
+            };
             self.complain(spot.error(missing).hint(
                 "`provider: microsoft365`, `provider: google`, \
                  `provider: { issuer: https://.. }`, or a map with authorize_url and token_url",
@@ -399,11 +427,9 @@ impl Checker<'_> {
                 .unwrap_or_default(),
         };
         if scopes.is_empty() && !damaged && (issuer.is_some() || authorize_url.is_some()) {
-            self.complain(
-                at.name("provider")
-                    .warning("no scopes are asked for")
-                    .hint("most providers give nothing useful then; add `scopes:`, with offline_access where it exists"),
-            );
+            self.complain(at.name("provider").warning("no scopes are asked for").hint(
+                "most providers give nothing useful then; add `scopes:`, with offline_access where it exists",
+            ));
         }
         let authorize_extra = match endpoints.authorize_extra {
             Some(extra) => extra.into_iter().collect(),
@@ -505,10 +531,7 @@ impl Checker<'_> {
     fn redirect(&mut self, at: &At<'_>, text: &str) -> Option<Url> {
         let url = Url::parse(text).ok().filter(|url| {
             url.scheme() == "http"
-                && matches!(
-                    url.host_str(),
-                    Some("127.0.0.1" | "localhost" | "[::1]")
-                )
+                && matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
                 && url.query().is_none()
                 && url.fragment().is_none()
                 && url.username().is_empty()
@@ -526,11 +549,11 @@ impl Checker<'_> {
     fn secret(&mut self, at: &At<'_>, key: &At<'_>, raw: RawSecret) -> SecretSource {
         match raw {
             RawSecret::Literal(text) => {
-                // The line would be shown with the secret in it; so only the file and line are named.
+                // The line is shown with stars in its place.
                 let problem = key.warning("a secret is written in the open here").hint(
                     "write { env: NAME }, { file: PATH } or { command: [..] } instead, and change the secret: it may be in backups",
                 );
-                self.complain(problem.without_excerpt());
+                self.complain(problem);
                 SecretSource::Literal(Secret::new(text))
             }
             RawSecret::From(SecretFrom::Env(name)) => {
