@@ -3,7 +3,7 @@
 //! The address to visit goes to stdout alone on its line, so that a script can pick it up; all that
 //! is said to people goes to stderr.
 
-use super::{Exit, Global, out, tell};
+use super::{Exit, Global, check, out, tell};
 use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, OAuth2, Settings};
 use crate::entry::Reason;
@@ -12,12 +12,12 @@ use crate::oauth::http::Failure;
 use crate::oauth::keeper::{GrantStatus, KeepError, Keeper, KeeperError, TokenError};
 use crate::oauth::login::{self, LoginError, SignIn};
 use crate::oauth::refusal::{self, Outcome};
+use crate::rule::load::{self, Away};
 use crate::store::{Store, StoreError};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, Read as _};
-use std::path::Path;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -129,16 +129,18 @@ impl Face for Terminal {
 
 /// Does it.
 pub async fn run(global: &Global, args: Args) -> Exit {
-    match load_settings(&global.setup()) {
-        Ok(settings) => perform(&settings, args, Clock::system(), &Terminal).await,
-        Err(exit) => exit,
+    let dir = global.setup();
+    // A share that is away must not keep anybody from signing in.
+    let read = tokio::task::spawn_blocking(move || load::load(&dir, Away::BadLuck)).await;
+    match read {
+        Ok(Ok(setup)) => perform(&setup.settings, args, Clock::system(), &Terminal).await,
+        Ok(Err(problems)) => {
+            check::show(&problems);
+            tell(check::verdict(&problems));
+            Exit::Config
+        }
+        Err(_) => Exit::Software,
     }
-}
-
-/// Reads the settings of a setup; says what is wrong with them.
-fn load_settings(dir: &Path) -> Result<Settings, Exit> {
-    tell(format_args!("cannot read the settings in {}", dir.display()));
-    Err(Exit::Config)
 }
 
 /// Does it for settings that were read.
