@@ -142,9 +142,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         token_url: at("token"),
         revoke_url: at("revoke"),
         issuer: None,
-        scopes: ["openid", "profile", "offline_access", SEND]
-            .map(str::to_owned)
-            .to_vec(),
+        scopes: ["offline_access", SEND].map(str::to_owned).to_vec(),
         authorize_extra: vec![("prompt".into(), "select_account".into())],
         client_id: "tidings".into(),
         client_secret: None,

@@ -27,7 +27,10 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     };
     if args.json {
         let problems: Vec<_> = problems.iter().map(Problem::to_json).collect();
-        out(format_args!("{:#}", json!({ "ok": result.is_ok(), "problems": problems })));
+        out(format_args!(
+            "{:#}",
+            json!({ "ok": result.is_ok(), "problems": problems })
+        ));
     } else {
         show(problems);
         match &result {

@@ -93,12 +93,15 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         );
     }
     for (name, account) in raw.accounts {
+        if checker.problems.len() > MOST {
+            unsure.all_accounts = true;
+            break;
+        }
         let at = at.key("accounts");
         let damaged = unsure.accounts.contains(&name);
         checker.name(&at.name(&name), "an account", &name);
-        let before = checker.errors();
-        let meant = checker.account(&at.key(&name), &name, account, damaged);
-        if checker.errors() > before {
+        let (meant, senders_known) = checker.account(&at.key(&name), &name, account, damaged);
+        if !senders_known {
             unsure.accounts.insert(name.clone());
         }
         accounts.insert(name, meant);
@@ -126,6 +129,9 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         unsure,
     }
 }
+
+/// Most problems that are gathered: more help nobody, and what costs time must end.
+pub const MOST: usize = 500;
 
 const SCAN_EVERY: Duration = Duration::from_secs(60);
 const STORE: &str = "state/tidings.db";
@@ -351,6 +357,7 @@ impl Checker<'_> {
         let allow = raw
             .allow
             .map(|patterns| self.allow(&at.key("allow"), &patterns.0));
+        unsure.recipients |= self.errors() > before;
         let mut groups = BTreeMap::new();
         for (name, members) in raw.groups.unwrap_or_default() {
             let at = at.key("groups");
@@ -366,15 +373,13 @@ impl Checker<'_> {
             for (index, member) in members.0.iter().enumerate() {
                 let at = at.item(index);
                 let Some(mailbox) = self.mailbox(&at, member) else {
+                    unsure.recipients = true;
                     continue;
                 };
                 self.allowed(&at, &mailbox, allow.as_ref());
                 boxes.push(mailbox);
             }
             groups.insert(name, boxes);
-        }
-        if self.errors() > before {
-            unsure.recipients = true;
         }
         Recipients { groups, allow }
     }
@@ -430,7 +435,6 @@ impl Checker<'_> {
         accounts: &BTreeMap<String, crate::config::settings::Account>,
         unsure: &mut Unsure,
     ) -> (Defaults, Duration) {
-        let before = self.errors();
         let account = match raw.account {
             None => {
                 let written: BTreeSet<&String> = accounts.keys().chain(&unsure.accounts).collect();
@@ -448,10 +452,15 @@ impl Checker<'_> {
                             .hint(suggest::hint(&name, accounts.keys().map(String::as_str))),
                     );
                 }
+                unsure.defaults = true;
                 None
             }
         };
-        let from = raw.from.and_then(|text| self.mailbox(&at.key("from"), &text));
+        let from = raw.from.and_then(|text| {
+            let from = self.mailbox(&at.key("from"), &text);
+            unsure.defaults |= from.is_none();
+            from
+        });
         if let (Some(from), Some(name)) = (&from, &account)
             && let Some(account) = accounts.get(name)
             && !unsure.accounts.contains(name)
@@ -480,9 +489,6 @@ impl Checker<'_> {
             raw.scan_every.as_ref().map(|time| time.0.as_str()),
             SCAN_EVERY,
         );
-        if self.errors() > before {
-            unsure.defaults = true;
-        }
         let defaults = Defaults {
             account,
             from,

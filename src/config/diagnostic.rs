@@ -150,16 +150,6 @@ impl Problem {
         }
     }
 
-    /// The same, and the line is not shown: it holds a secret.
-    pub fn without_excerpt(self) -> Problem {
-        let place = self.place.map(|place| Place {
-            excerpt: String::new(),
-            mark: 0..0,
-            ..place
-        });
-        Problem { place, ..self }
-    }
-
     /// The same, with what to do.
     pub fn hint(self, hint: impl AsRef<str>) -> Problem {
         let hint = visible(hint.as_ref());
@@ -189,18 +179,17 @@ impl Problem {
         let mut elements: Vec<Element<'_>> = Vec::new();
         match &self.place {
             None => elements.push(Origin::path(file.as_str()).into()),
-            Some(place) if place.excerpt.is_empty() => elements.push(
-                Origin::path(file.as_str())
-                    .line(place.line)
-                    .char_column(place.column)
-                    .into(),
-            ),
             Some(place) => elements.push(
-                Snippet::source(place.excerpt.as_str())
-                    .path(file.as_str())
-                    .line_start(place.line)
-                    .annotation(AnnotationKind::Primary.span(place.mark.clone()))
-                    .into(),
+                // A line that is empty would not be shown at all.
+                Snippet::source(if place.excerpt.is_empty() {
+                    " "
+                } else {
+                    place.excerpt.as_str()
+                })
+                .path(file.as_str())
+                .line_start(place.line)
+                .annotation(AnnotationKind::Primary.span(place.mark.clone()))
+                .into(),
             ),
         }
         if let Some(hint) = &self.hint {
@@ -220,7 +209,9 @@ impl Problem {
                 );
             }
         }
-        shown
+        // The bar beside an empty line is drawn with a space behind it.
+        let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+        lines.join("\n")
     }
 
     /// For machines: `severity file line column message hint`.
@@ -294,14 +285,28 @@ mod tests {
         let problem = Problem::error("rules/a.yaml", "unknown key `wen`")
             .at(Place::of(text, 16..19))
             .hint("did you mean `when`?");
-        assert_snapshot!(problem.render(false), @"");
+        assert_snapshot!(problem.render(false), @r#"
+    error: unknown key `wen`
+     --> rules/a.yaml:3:5
+      |
+    3 |     wen: x
+      |     ^^^
+      |
+      = hint: did you mean `when`?
+    "#);
     }
 
     #[test]
     fn control_characters_never_reach_the_terminal() {
         let text = "a: \u{1b}[2J\u{202e}b\tc";
         let problem = Problem::error("a\u{7}.yaml", "bad \u{1b}[31m").at(Place::of(text, 3..8));
-        assert_snapshot!(problem.render(false), @"");
+        assert_snapshot!(problem.render(false), @r#"
+    error: bad \u{1b}[31m
+     --> a\u{7}.yaml:1:4
+      |
+    1 | a: \u{1b}[2J\u{202e}b    c
+      |    ^^^^^^^^^
+    "#);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Document {
     pub root: Node,
     /// Its text as it may be shown: byte for byte as long, and without secrets.
     shown: String,
+    /// The YAML itself is without fault.
+    whole: bool,
 }
 
 impl Document {
@@ -39,9 +41,10 @@ impl Document {
 
     /// Reads a text that is already here.
     pub fn parse(file: &Path, text: String, problems: &mut Vec<Problem>) -> Option<Document> {
-        let (root, faults) = yaml::read(&text);
-        let shown = mask(&text, root.as_ref());
-        for fault in faults {
+        let tree = yaml::read(&text);
+        let shown = mask(&text, &tree);
+        let whole = tree.faults.is_empty();
+        for fault in tree.faults {
             problems.push(
                 Problem::error(file, fault.message)
                     .at(Place::of(&shown, fault.place))
@@ -50,15 +53,27 @@ impl Document {
         }
         Some(Document {
             file: file.to_owned(),
-            root: root?,
+            root: tree.root?,
             text,
             shown,
+            whole,
         })
     }
 
     /// The place of some bytes of it, fit to be shown.
     pub fn place(&self, range: Range<usize>) -> Place {
         Place::of(&self.shown, range)
+    }
+
+    /// Whether the YAML itself is without fault: another reader would find the same in it.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// The place of a line and column, both from 1, fit to be shown.
+    pub fn line(&self, line: usize, column: usize) -> Place {
+        let text = self.shown.lines().nth(line.saturating_sub(1));
+        Place::at(line, column, text.unwrap_or_default())
     }
 
     /// Some bytes of it, fit to be shown.
@@ -142,10 +157,15 @@ const SECRETS: [&str; 3] = ["secret", "client_secret", "password"];
 
 /// A file's text with stars for everything that may be a secret, misspelled keys included. Without a
 /// tree (the YAML is broken) the lines themselves are looked at.
-fn mask(text: &str, root: Option<&Node>) -> String {
+fn mask(text: &str, tree: &yaml::Tree) -> String {
     let mut hidden: Vec<Range<usize>> = Vec::new();
-    match root {
-        Some(root) => hide(root, false, &mut hidden),
+    match &tree.root {
+        Some(root) => {
+            hide(root, false, &mut hidden);
+            for entry in &tree.dropped {
+                hide_entry(entry, false, &mut hidden);
+            }
+        }
         None => {
             let mut start = 0;
             for line in text.split_inclusive('\n') {
@@ -172,21 +192,21 @@ fn mask(text: &str, root: Option<&Node>) -> String {
 
 fn hide(node: &Node, secret: bool, hidden: &mut Vec<Range<usize>>) {
     match &node.value {
-        Value::Map(entries) => {
-            for entry in entries {
-                let harmless = match entry.key.as_str() {
-                    "env" | "file" | "command" => secret,
-                    "user" => true,
-                    _ => false,
-                };
-                let alike = suggest::nearest(&entry.key, SECRETS).is_some();
-                hide(&entry.value, !harmless && (secret || alike), hidden);
-            }
-        }
+        Value::Map(entries) => entries.iter().for_each(|entry| hide_entry(entry, secret, hidden)),
         Value::List(items) => items.iter().for_each(|item| hide(item, secret, hidden)),
         _ if secret => hidden.push(node.place.clone()),
         _ => {}
     }
+}
+
+fn hide_entry(entry: &yaml::Entry, secret: bool, hidden: &mut Vec<Range<usize>>) {
+    let harmless = match entry.key.as_str() {
+        "env" | "file" | "command" => secret,
+        "user" => true,
+        _ => false,
+    };
+    let alike = suggest::nearest(&entry.key, SECRETS).is_some();
+    hide(&entry.value, !harmless && (secret || alike), hidden);
 }
 
 /// A spot in a document: a value that is there, or the place where it would be. Later checks walk
@@ -306,7 +326,7 @@ mod tests {
     use super::*;
 
     fn masked(text: &str) -> String {
-        mask(text, yaml::read(text).0.as_ref())
+        mask(text, &yaml::read(text))
     }
 
     #[test]
@@ -317,6 +337,7 @@ mod tests {
             "oauth2: { clientsecret: hunter2 }",
             "oauth2:\n  client_secret:\n    kyring: hunter2",
             "a: 1\npassword:\n  secrt: |\n    hunter2\n",
+            "password: { secret: hunter2, secret: hunter2 }",
             "password: { secret: hunter2, ",
             "password: { \"secret\": 'hunter2' ]",
         ] {

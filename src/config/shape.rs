@@ -8,12 +8,15 @@
 //! What cannot be used is cut out of the tree, so that the rest is still checked in the same run.
 //! Whoever goes on with it asks [`Shape::damaged`] before he complains that something is missing.
 
-use crate::config::diagnostic::{Place, Problem};
+use crate::config::diagnostic::Problem;
 use crate::config::document::Document;
-use crate::config::suggest;
 use crate::config::yaml::{Node, Value};
+use crate::config::{quantity, suggest};
 use serde_json::Value as Json;
 use std::ops::Range;
+
+/// Most complaints about one file: more help nobody, and each costs a look at the file.
+const MOST: usize = 100;
 
 /// What became of the walk.
 #[derive(Clone, Debug)]
@@ -72,10 +75,12 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn complain(&mut self, place: &Range<usize>, message: String, hint: String) {
-        let place = self.document.place(place.clone());
-        self.problems
-            .push(Problem::error(&self.document.file, message).at(place).hint(hint));
         self.faults.push(self.path.clone());
+        if self.faults.len() <= MOST {
+            let place = self.document.place(place.clone());
+            let problem = Problem::error(&self.document.file, message);
+            self.problems.push(problem.at(place).hint(hint));
+        }
     }
 
     fn resolve(&self, schema: &'a Json) -> &'a Json {
@@ -153,12 +158,12 @@ impl<'a> Walk<'a> {
         let hint = match &node.value {
             Value::Null => "write a value, or leave the key out".to_owned(),
             Value::Bool(_) | Value::Integer(_) | Value::Float(_) if text => {
-                let unit = options.iter().find_map(|option| {
-                    let about = option.get("description").and_then(Json::as_str)?;
-                    (about.starts_with("A time") || about.starts_with("A size")).then_some(about)
-                });
-                match unit {
-                    Some(about) => about.to_owned(),
+                let pattern = options
+                    .iter()
+                    .find_map(|option| option.get("pattern").and_then(Json::as_str));
+                match pattern {
+                    Some(quantity::SIZE_PATTERN) => "a size has a unit: 500kB, 10MB".to_owned(),
+                    Some(_) => "a time has a unit: 30s, 5m, 2h".to_owned(),
                     None => format!("put it in quotes: \"{written}\""),
                 }
             }
@@ -168,8 +173,7 @@ impl<'a> Walk<'a> {
             Value::Map(_) if written.starts_with("{{") => {
                 format!("a text that begins with `{{{{` needs quotes: \"{written}\"")
             }
-            // `{{file.path}}` is, to YAML, a map whose key is a map.
-            _ => String::new(),
+            _ => self.example(options),
         };
         let place = match &node.value {
             Value::Map(_) | Value::List(_) | Value::Null => spot,
@@ -180,6 +184,26 @@ impl<'a> Walk<'a> {
             format!("{wanted} should be here, not {}", kind(&node.value)),
             hint,
         );
+    }
+
+    /// What a map would look like that fits.
+    fn example(&self, options: &[&Json]) -> String {
+        let tags: Vec<String> = options
+            .iter()
+            .filter_map(|option| tag(option))
+            .map(|key| format!("`{key}`"))
+            .collect();
+        if tags.len() > 1 {
+            return format!("a map with one of {}", tags.join(", "));
+        }
+        let keys = options.iter().find_map(|option| {
+            let required = option.get("required").and_then(Json::as_array)?;
+            Some(required.iter().filter_map(Json::as_str).collect::<Vec<_>>())
+        });
+        match keys.as_deref() {
+            Some([first, ..]) => format!("a map with the key `{first}`: {{ {first}: .. }}"),
+            _ => String::new(),
+        }
     }
 
     /// A map with one key that says which of several things it is.
@@ -294,7 +318,7 @@ impl<'a> Walk<'a> {
                     self.complain(
                         spot,
                         format!("the key `{key}` is missing here"),
-                        about.map(|about| format!("{key}: {about}")).unwrap_or_default(),
+                        about.unwrap_or_default().to_owned(),
                     );
                 }
             }
@@ -414,7 +438,8 @@ fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "`true` or `false`",
-        Value::Integer(_) | Value::Float(_) => "a number",
+        Value::Integer(_) => "a number",
+        Value::Float(_) => "a number with a point",
         Value::Text(_) => "a text",
         Value::List(_) => "a list",
         Value::Map(_) => "a map",
@@ -450,7 +475,7 @@ pub fn read<T: serde::de::DeserializeOwned>(
     problems: &mut Vec<Problem>,
 ) -> Option<Sound<T>> {
     let shape = check(&document, schema, problems);
-    let raw = if shape.is_sound() {
+    let raw = if shape.is_sound() && document.is_whole() {
         let options = serde_saphyr::options! {
             strict_booleans: true,
             leading_zero_numbers_as_strings: true,
@@ -461,9 +486,7 @@ pub fn read<T: serde::de::DeserializeOwned>(
                 let error = error.without_snippet();
                 let mut problem = Problem::error(&document.file, format!("this cannot be read: {error}"));
                 if let Some(at) = error.location() {
-                    let (line, column) = (at.line() as usize, at.column() as usize);
-                    let text = document.text.lines().nth(line.saturating_sub(1));
-                    problem = problem.at(Place::at(line, column, text.unwrap_or_default()));
+                    problem = problem.at(document.line(at.line() as usize, at.column() as usize));
                 }
                 problems.push(problem);
                 return None;

@@ -7,7 +7,8 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     known
         .into_iter()
         .map(|word| (distance(&folded, &fold(word)), word))
-        .filter(|(far, _)| *far <= limit)
+        // A word of which nothing is left is no slip of the other.
+        .filter(|(far, _)| *far <= limit && *far < folded.len().max(1))
         .min_by_key(|(far, _)| *far)
         .map(|(_, word)| word)
 }
@@ -74,6 +75,7 @@ mod tests {
             ("timezome", Some("timezone")),
             ("wehn", Some("when")),
             ("throttle", None),
+            ("x", None),
             ("recipients", None),
         ] {
             assert_eq!(nearest(typed, known), meant, "{typed}");

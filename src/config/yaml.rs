@@ -7,7 +7,7 @@
 //! Scalars are read as YAML 1.2 says, strictly: `true`, `false`, `null`, `~`, decimal numbers. `yes`,
 //! `on` and `012` are text.
 
-use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Tag};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -104,11 +104,20 @@ impl Node {
     }
 }
 
+/// A file, read.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    /// What is in it, as far as it can be understood. With a syntax error there is nothing; an empty
+    /// file is a [`Value::Null`].
+    pub root: Option<Node>,
+    /// Second entries of a key: not in the tree, but there to be seen.
+    pub dropped: Vec<Entry>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+}
+
 /// Reads one document.
-///
-/// Gives the tree as far as it can be understood, and the faults. With a syntax error there is no
-/// tree; an empty file is a [`Value::Null`].
-pub fn read(text: &str) -> (Option<Node>, Vec<Fault>) {
+pub fn read(text: &str) -> Tree {
     let options = granit_parser::options! {
         disallow_directives: true,
         emit_unresolved_aliases: true,
@@ -126,14 +135,22 @@ pub fn read(text: &str) -> (Option<Node>, Vec<Fault>) {
         };
         if let Err(fault) = step {
             builder.faults.push(fault);
-            return (None, builder.faults);
+            return Tree {
+                root: None,
+                dropped: builder.dropped,
+                faults: builder.faults,
+            };
         }
     }
     let root = builder.root.unwrap_or(Node {
         place: 0..0,
         value: Value::Null,
     });
-    (Some(root), builder.faults)
+    Tree {
+        root: Some(root),
+        dropped: builder.dropped,
+        faults: builder.faults,
+    }
 }
 
 fn place(span: &Span) -> Range<usize> {
@@ -144,7 +161,9 @@ fn syntax(error: &ScanError, text: &str) -> Fault {
     let start = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
     let line = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let tab = text[line..].len() - text[line..].trim_start_matches(' ').len();
-    let hint = if text[line + tab..].starts_with('\t') {
+    let hint = if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+        "nothing in a setup is nested that deep"
+    } else if text[line + tab..].starts_with('\t') {
         "YAML is indented with spaces; there is a tab at the start of this line"
     } else {
         "look at the indentation, and whether a quote, bracket or colon is missing here or just above; \
@@ -203,6 +222,7 @@ struct Builder<'a> {
     total: Weight,
     documents: usize,
     root: Option<Node>,
+    dropped: Vec<Entry>,
     faults: Vec<Fault>,
 }
 
@@ -435,11 +455,16 @@ impl Builder<'_> {
                             let before = &self.file.as_bytes()[..first.key_place.start];
                             let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
                             self.faults.push(fault(
-                                key_place,
+                                key_place.clone(),
                                 &format!("the key `{}` is here twice", name.escape_debug()),
                                 &format!("the first one stands in line {line}; keep one of them"),
                             ));
                         }
+                        self.dropped.push(Entry {
+                            key: name,
+                            key_place,
+                            value: node,
+                        });
                         return Ok(());
                     }
                     seen.insert(name.clone(), entries.len());
@@ -503,10 +528,10 @@ fn plain(text: String) -> Value {
     if !number || leading_zero {
         return Value::Text(text);
     }
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(number) = text.parse() {
-            return Value::Integer(number);
-        }
+    if digits.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(number) = text.parse()
+    {
+        return Value::Integer(number);
     }
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Value::Float(number),
@@ -528,13 +553,13 @@ mod tests {
     use serde_json::json;
 
     fn json(text: &str) -> serde_json::Value {
-        let (node, faults) = read(text);
-        assert_eq!(faults, []);
-        node.unwrap().to_json()
+        let tree = read(text);
+        assert_eq!(tree.faults, []);
+        tree.root.unwrap().to_json()
     }
 
     fn messages(text: &str) -> Vec<String> {
-        read(text).1.into_iter().map(|fault| fault.message).collect()
+        read(text).faults.into_iter().map(|fault| fault.message).collect()
     }
 
     #[test]
@@ -558,8 +583,7 @@ mod tests {
     #[test]
     fn places_are_byte_ranges_of_the_file() {
         let text = "ünï: {key: välue}\nlist:\n  - one\n  - two\n";
-        let (node, _) = read(text);
-        let node = node.unwrap();
+        let node = read(text).root.unwrap();
         let inner = node.get("ünï").unwrap().entry("key").unwrap();
         assert_eq!(&text[inner.key_place.clone()], "key");
         assert_eq!(&text[inner.value.place.clone()], "välue");
@@ -583,9 +607,9 @@ mod tests {
                 [below.as_str(); 9].join(", ")
             ));
         }
-        let (node, faults) = read(&bomb);
-        assert!(node.is_none());
-        assert!(faults[0].message.contains("more than"), "{faults:?}");
+        let tree = read(&bomb);
+        assert!(tree.root.is_none());
+        assert!(tree.faults[0].message.contains("more than"), "{:?}", tree.faults);
     }
 
     #[test]

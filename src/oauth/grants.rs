@@ -4,6 +4,7 @@
 //! A client secret goes form-encoded into the body (the providers take it there, and a secret with
 //! `~ + /` survives). It is read anew for every request, so that a changed one takes effect.
 
+use crate::advice::Provider;
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::settings::OAuth2;
 use crate::oauth::endpoint::{Endpoints, Finder};
@@ -201,7 +202,7 @@ impl Client {
             .authorize_url(|| CsrfToken::new_random_len(32))
             .set_redirect_uri(std::borrow::Cow::Borrowed(&redirect_uri))
             .set_pkce_challenge(challenge)
-            .add_scopes(self.settings.scopes.iter().cloned().map(Scope::new));
+            .add_scopes(asked(&self.settings).into_iter().map(Scope::new));
         if let Some(hint) = &self.settings.login_hint {
             request = request.add_extra_param("login_hint", hint.as_str());
         }
@@ -369,6 +370,23 @@ impl Client {
             skew: date.lock().ok().and_then(|date| *date),
         })
     }
+}
+
+/// What is asked for: the scopes of the settings, and where it is known to be taken, the words that
+/// make the answer say who signed in.
+pub fn asked(settings: &OAuth2) -> Vec<String> {
+    let identity: &[&str] = match settings.provider {
+        Provider::Microsoft => &["openid", "profile", "email"],
+        Provider::Google => &["openid", "email"],
+        Provider::Generic => &[],
+    };
+    let mut scopes = settings.scopes.clone();
+    for word in identity {
+        if !scopes.iter().any(|scope| scope == word) {
+            scopes.push((*word).to_owned());
+        }
+    }
+    scopes
 }
 
 /// The crate's way to us. A type and not a closure, whose future the compiler cannot show to be

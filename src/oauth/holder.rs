@@ -560,9 +560,14 @@ impl Holder {
         due.max(after(self.clock.now(), signed(Duration::from_secs(1))))
     }
 
-    /// Waits until nobody here renews.
+    /// Waits until nobody here renews; tries once more to store what could not be stored.
     pub(super) async fn quiet(&self) {
-        let _ = self.flight.lock().await;
+        let mut flight = self.flight.lock().await;
+        if let Some((kept, lock)) = flight.unsaved.take()
+            && let Err(error) = self.keep(&mut flight, kept, lock, &Want::Life).await
+        {
+            tracing::error!(account = self.name, %error, "a renewed grant is lost with this process; somebody may have to sign in again");
+        }
     }
 
     /// Reads the grant. None at all needs a person.

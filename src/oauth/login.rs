@@ -8,7 +8,7 @@ use crate::advice::Provider;
 use crate::config::secret::Secret;
 use crate::config::settings::OAuth2;
 use crate::oauth::callback::{self, CallbackError, Listener};
-use crate::oauth::grants::{Answer, Client, Question};
+use crate::oauth::grants::{Answer, Client, Question, asked};
 use crate::oauth::http::Failure;
 use crate::oauth::plan::{after, signed};
 use crate::oauth::vault::{Kept, Standing};
@@ -209,7 +209,7 @@ fn missing(settings: &OAuth2, answer: &Answer) -> Vec<String> {
 
 /// What is kept of a new grant.
 pub fn kept(settings: &OAuth2, answer: Answer, now: Timestamp) -> Kept {
-    let mut scopes = answer.scopes.unwrap_or_else(|| settings.scopes.clone());
+    let mut scopes = answer.scopes.unwrap_or_else(|| asked(settings));
     // Not always named among what was granted, and needed for the next refresh token.
     let offline = "offline_access";
     if settings.scopes.iter().any(|scope| scope == offline) && !scopes.iter().any(|scope| scope == offline) {

@@ -21,7 +21,7 @@ pub mod work;
 
 use crate::config::check::{self, Checked, Checker, plain};
 use crate::config::diagnostic::{self, Place, Problem, Severity};
-use crate::config::document::{At, Document};
+use crate::config::document::{self, At, Document};
 use crate::config::raw::rules as raw;
 use crate::config::settings::Settings;
 use crate::config::{schema, shape, suggest};
@@ -297,7 +297,9 @@ impl Loader<'_> {
             if !shown.ends_with(".yaml") {
                 continue;
             }
-            total += entry.metadata().map(|about| about.len()).unwrap_or_default();
+            // A file that is too big by itself is refused by itself.
+            let size = entry.metadata().map(|about| about.len()).unwrap_or_default();
+            total += if size > document::LARGEST { 0 } else { size };
             files.push(file);
         }
         files.sort();

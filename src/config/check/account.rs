@@ -14,8 +14,14 @@ use url::{Host, Url};
 
 impl Checker<'_> {
     /// Understands one account. With `damaged`, nothing is said about what is missing: it may be
-    /// there, misspelled.
-    pub fn account(&mut self, at: &At<'_>, name: &str, mut raw: raw::Account, damaged: bool) -> Account {
+    /// there, misspelled. Also says whether all addresses it may send as are known.
+    pub fn account(
+        &mut self,
+        at: &At<'_>,
+        name: &str,
+        mut raw: raw::Account,
+        damaged: bool,
+    ) -> (Account, bool) {
         let (mut endpoints, preset) = match raw.provider.take() {
             None => (raw::Endpoints::default(), None),
             Some(raw::Provider::Preset(preset)) => (raw::Endpoints::default(), Some(preset)),
@@ -29,7 +35,12 @@ impl Checker<'_> {
         let provider = known.map_or(Provider::Generic, |known| known.provider);
         let user = raw.user.take();
         let own = user.as_deref().filter(|user| user.contains('@'));
-        let own: Option<Address> = own.and_then(|text| self.address(&at.key("user"), text));
+        let mut senders_known = !damaged;
+        let own: Option<Address> = own.and_then(|text| {
+            let address = self.address(&at.key("user"), text);
+            senders_known &= address.is_some();
+            address
+        });
         let pace = pace(raw.pace, endpoints.pace, known);
         let transport = match raw.transport.unwrap_or(raw::Transport::Smtp) {
             raw::Transport::File => self.file_transport(at, name, &raw, has_provider),
@@ -61,6 +72,7 @@ impl Checker<'_> {
         for (index, text) in raw.senders.unwrap_or_default().0.iter().enumerate() {
             let spot = at.key("senders").item(index);
             let Some(address) = self.address(&spot, text) else {
+                senders_known = false;
                 continue;
             };
             if own.as_ref() == Some(&address) {
@@ -89,7 +101,7 @@ impl Checker<'_> {
             self.folder_of(&at.key("transcript"), &path);
             path
         });
-        Account {
+        let account = Account {
             name: name.to_owned(),
             description: raw.description,
             provider,
@@ -104,7 +116,8 @@ impl Checker<'_> {
             signature: raw.signature,
             pace,
             transcript,
-        }
+        };
+        (account, senders_known)
     }
 
     /// The folder a file of ours will be written to must be there.
@@ -164,9 +177,6 @@ impl Checker<'_> {
             raw::Tls::None => Tls::None,
         });
         let port_word = written.port.or(provided.port);
-        // A host of one's own is not protected the way the preset's is.
-        let same_host = written.host.is_none() && provided.host.is_none();
-        let known = known.filter(|_| same_host);
         let tls = tls_word
             .or_else(|| (port_word == Some(465)).then_some(Tls::Implicit))
             .or(known.map(|known| known.tls))
@@ -222,7 +232,7 @@ impl Checker<'_> {
             Some(raw::LoginAs::User) => LoginAs::User,
             None => known.map_or(LoginAs::User, |known| known.login_as),
         };
-        if tls == Tls::None {
+        if tls == Tls::None && Host::parse(&host).is_ok() {
             let place = spot("tls", at.key("smtp").has("tls"));
             if (raw.oauth2.is_some() || raw.password.is_some()) && !is_loopback(&host) {
                 self.complain(
@@ -391,7 +401,8 @@ impl Checker<'_> {
             endpoints.revoke_url,
             known.and_then(|known| known.revoke_url),
         );
-        if !of.has("issuer") && known.is_none() && !damaged && !(authorize_written && token_written) {
+        let incomplete = !(authorize_written && token_written);
+        if incomplete && !of.has("issuer") && known.is_none() && !damaged {
             let missing = match (authorize_written, token_written) {
                 (false, false) => "it is not said where people sign in",
                 (false, true) => "`authorize_url` is missing",
@@ -536,11 +547,11 @@ impl Checker<'_> {
     fn secret(&mut self, at: &At<'_>, key: &At<'_>, raw: RawSecret) -> SecretSource {
         match raw {
             RawSecret::Literal(text) => {
-                // The line would be shown with the secret in it; so only the file and line are named.
+                // The line is shown with stars in its place.
                 let problem = key.warning("a secret is written in the open here").hint(
                     "write { env: NAME }, { file: PATH } or { command: [..] } instead, and change the secret: it may be in backups",
                 );
-                self.complain(problem.without_excerpt());
+                self.complain(problem);
                 SecretSource::Literal(Secret::new(text))
             }
             RawSecret::From(SecretFrom::Env(name)) => {

@@ -224,7 +224,7 @@ impl Loader<'_> {
         let mut said = std::collections::BTreeSet::new();
         for used in self.templates.variables(&name) {
             if let Err(unsaid) = words.say(&used.path, used.guarded)
-                && said.insert(used.path.clone())
+                && said.insert(unsaid.message.clone())
             {
                 let file = used.file.strip_prefix(self.checker.dir).unwrap_or(&used.file);
                 self.complain(
@@ -342,6 +342,7 @@ impl Loader<'_> {
         words: &Words,
     ) -> Vec<(String, crate::template::Text)> {
         let mut out: Vec<(String, crate::template::Text)> = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
         for (name, value) in raw.headers.iter().flatten() {
             let at = at.key("headers");
             let place = at.name(name);
@@ -368,7 +369,7 @@ impl Loader<'_> {
                         .error("header fields that begin with X-Tidings- are set by tidings")
                         .hint("choose another name"),
                 );
-            } else if out.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            } else if !seen.insert(lower) {
                 self.complain(
                     place
                         .error(format!("the header field {name} is here twice"))
@@ -395,7 +396,12 @@ fn not_a_sender(
 ) -> crate::config::diagnostic::Problem {
     let senders: Vec<String> = account.senders.iter().map(Address::to_string).collect();
     let shown = address.to_string();
-    let near = suggest::nearest(&shown, senders.iter().map(String::as_str));
+    // What comes behind the @ is alike all too often; each side must be near by itself.
+    let near = senders.iter().zip(&account.senders).find_map(|(text, sender)| {
+        let local = suggest::nearest(address.local(), [sender.local()])?;
+        let domain = suggest::nearest(address.domain(), [sender.domain()])?;
+        (!local.is_empty() && !domain.is_empty()).then_some(text.as_str())
+    });
     let other = all
         .values()
         .find(|other| other.name != account.name && other.senders.contains(address));

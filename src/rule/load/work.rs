@@ -216,9 +216,14 @@ impl Loader<'_> {
         }
         if parts == 1 && program.contains(char::is_whitespace) {
             let words: Vec<&str> = program.split_whitespace().collect();
+            let hint = if program.contains(['|', '&', ';', '<', '>', '$', '*', '`', '"', '\'']) {
+                "put it into a script, and name that: [./work.sh]".to_owned()
+            } else {
+                format!("write a list: [{}]", words.join(", "))
+            };
             self.complain(
                 at.error("this would be taken for the name of one program: no shell reads it")
-                    .hint(format!("write a list: [{}]", words.join(", "))),
+                    .hint(hint),
             );
             return;
         }
