@@ -511,19 +511,11 @@ pub(super) mod tests {
     #[test]
     fn a_slot_concerns_only_the_rule_of_its_name() {
         let schedule = Trigger::Schedule(
-<<<<<<< HEAD
             Schedule::compile(&ScheduleSpec {
                 cron: Some("0 2 * * *"),
                 every: None,
                 timezone: jiff::tz::TimeZone::UTC,
                 missed: Missed::Once,
-=======
-            crate::source::schedule::Schedule::compile(&crate::source::schedule::ScheduleSpec {
-                cron: Some("0 2 * * *"),
-                every: None,
-                timezone: jiff::tz::TimeZone::UTC,
-                missed: crate::source::schedule::Missed::Once,
->>>>>>> oauth
             })
             .unwrap(),
         );
