@@ -233,7 +233,7 @@ rules:
     error: a block is not closed
      --> templates/own.html.hbs:5:1
       |
-    5 |  
+    5 |
       | ^
       |
       = hint: each `{{#if ..}}` needs its `{{/if}}`
@@ -996,7 +996,7 @@ fn a_template_with_a_mistake_in_it() {
     error: a block is not closed
      --> templates/own.html.hbs:6:1
       |
-    6 |  
+    6 |
       | ^
       |
       = hint: each `{{#if ..}}` needs its `{{/if}}`

@@ -209,7 +209,9 @@ impl Problem {
                 );
             }
         }
-        shown
+        // The bar beside an empty line is drawn with a space behind it.
+        let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+        lines.join("\n")
     }
 
     /// For machines: `severity file line column message hint`.
@@ -287,8 +289,6 @@ mod tests {
     error: unknown key `wen`
      --> rules/a.yaml:3:5
       |
-      |
-     ::: 
     3 |     wen: x
       |     ^^^
       |

@@ -5,10 +5,10 @@ use serde_json::Value;
 use std::sync::LazyLock;
 
 /// The schema of `tidings.yaml` (JSON Schema, draft 2020-12).
-pub static SETTINGS: LazyLock<Value> = LazyLock::new(|| made::<raw::settings::Settings>());
+pub static SETTINGS: LazyLock<Value> = LazyLock::new(made::<raw::settings::Settings>);
 
 /// The schema of a file in `rules/`.
-pub static RULES: LazyLock<Value> = LazyLock::new(|| made::<raw::rules::Rules>());
+pub static RULES: LazyLock<Value> = LazyLock::new(made::<raw::rules::Rules>);
 
 fn made<T: schemars::JsonSchema>() -> Value {
     let mut schema = schemars::SchemaGenerator::default()

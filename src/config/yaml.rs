@@ -528,10 +528,10 @@ fn plain(text: String) -> Value {
     if !number || leading_zero {
         return Value::Text(text);
     }
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(number) = text.parse() {
-            return Value::Integer(number);
-        }
+    if digits.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(number) = text.parse()
+    {
+        return Value::Integer(number);
     }
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Value::Float(number),

@@ -177,9 +177,6 @@ impl Checker<'_> {
             raw::Tls::None => Tls::None,
         });
         let port_word = written.port.or(provided.port);
-        // A host of one's own is not protected the way the preset's is.
-        let same_host = written.host.is_none() && provided.host.is_none();
-        let known = known.filter(|_| same_host);
         let tls = tls_word
             .or_else(|| (port_word == Some(465)).then_some(Tls::Implicit))
             .or(known.map(|known| known.tls))
@@ -404,7 +401,8 @@ impl Checker<'_> {
             endpoints.revoke_url,
             known.and_then(|known| known.revoke_url),
         );
-        if !of.has("issuer") && known.is_none() && !damaged && !(authorize_written && token_written) {
+        let incomplete = !(authorize_written && token_written);
+        if incomplete && !of.has("issuer") && known.is_none() && !damaged {
             let missing = match (authorize_written, token_written) {
                 (false, false) => "it is not said where people sign in",
                 (false, true) => "`authorize_url` is missing",
