@@ -1874,6 +1874,29 @@ fn a_file_of_100_mb_is_refused_unread() {
 }
 
 #[test]
+fn a_file_full_of_mistakes_ends() {
+    let unknown: String = (0..20_000).map(|n| format!("x{n}: 1\n")).collect();
+    let wrong: String = (0..2_500)
+        .map(|n| {
+            format!("  r{n}: {{ when: {{ schedule: {{ cron: x }} }}, mail: {{ to: [a, b], from: c }} }}\n")
+        })
+        .collect();
+    let dir = setup(&[
+        ("rules/a.yaml", &unknown),
+        ("rules/b.yaml", &format!("rules:\n{wrong}")),
+    ]);
+    let start = std::time::Instant::now();
+    let said = said(dir.path());
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(said.contains("there may be more problems"), "{said}");
+    assert!(said.len() < 500_000);
+}
+
+#[test]
 fn ten_thousand_levels_of_brackets_are_refused() {
     let deep = format!("rules: {}{}", "[".repeat(10_000), "]".repeat(10_000));
     assert_snapshot!(check(&[("rules/a.yaml", &deep)]), @r#"

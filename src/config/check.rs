@@ -93,6 +93,10 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         );
     }
     for (name, account) in raw.accounts {
+        if checker.problems.len() > MOST {
+            unsure.all_accounts = true;
+            break;
+        }
         let at = at.key("accounts");
         let damaged = unsure.accounts.contains(&name);
         checker.name(&at.name(&name), "an account", &name);
@@ -125,6 +129,9 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         unsure,
     }
 }
+
+/// Most problems that are gathered: more help nobody, and what costs time must end.
+pub const MOST: usize = 500;
 
 const SCAN_EVERY: Duration = Duration::from_secs(60);
 const STORE: &str = "state/tidings.db";

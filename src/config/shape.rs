@@ -15,6 +15,9 @@ use crate::config::{quantity, suggest};
 use serde_json::Value as Json;
 use std::ops::Range;
 
+/// Most complaints about one file: more help nobody, and each costs a look at the file.
+const MOST: usize = 100;
+
 /// What became of the walk.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -72,10 +75,12 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn complain(&mut self, place: &Range<usize>, message: String, hint: String) {
-        let place = self.document.place(place.clone());
-        self.problems
-            .push(Problem::error(&self.document.file, message).at(place).hint(hint));
         self.faults.push(self.path.clone());
+        if self.faults.len() <= MOST {
+            let place = self.document.place(place.clone());
+            let problem = Problem::error(&self.document.file, message);
+            self.problems.push(problem.at(place).hint(hint));
+        }
     }
 
     fn resolve(&self, schema: &'a Json) -> &'a Json {

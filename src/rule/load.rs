@@ -118,6 +118,16 @@ pub fn load(dir: &Path, away: Away) -> Result<Setup, Vec<Problem>> {
     for document in documents {
         loader.document(document);
     }
+    if loader.checker.problems.len() > check::MOST {
+        let file = loader.checker.problems.last().map(|problem| problem.file.clone());
+        loader.complain(
+            Problem::warning(
+                file.unwrap_or_default(),
+                "there may be more problems than are told here",
+            )
+            .hint("mend these first, then check again"),
+        );
+    }
     loader.circles();
     loader.listeners();
     let watches: Vec<Watch> = loader.watches.into_values().collect();
@@ -314,6 +324,9 @@ impl Loader<'_> {
             );
         }
         for (name, raw) in sound.raw.rules {
+            if self.checker.problems.len() > check::MOST {
+                return;
+            }
             let damage = Damage {
                 rule: sound.shape.damaged(&["rules", &name]),
                 when: sound.shape.damaged(&["rules", &name, "when"]),

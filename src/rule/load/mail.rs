@@ -69,6 +69,9 @@ impl Loader<'_> {
             .as_ref()
             .and_then(|text| self.text(&at.key("subject"), &text.0, words));
         let template = self.template(at, raw.template.as_deref(), words);
+        if let Some(signature) = known.and_then(|account| account.signature.as_deref()) {
+            self.uses(&at.key("account"), "signature", signature, words);
+        }
         let mut attach = Vec::new();
         for (index, text) in many(raw.attach.as_ref()).iter().enumerate() {
             let spot = at.key("attach").item(index);
@@ -221,15 +224,21 @@ impl Loader<'_> {
             self.complain(spot.error(format!("there is no template `{name}`")).hint(hint));
             return name;
         }
+        self.uses(&spot, "template", &name, words);
+        name
+    }
+
+    /// Complains about facts that a template uses and the rule does not have, each kind once.
+    fn uses(&mut self, spot: &At<'_>, what: &str, name: &str, words: &Words) {
         let mut said = std::collections::BTreeSet::new();
-        for used in self.templates.variables(&name) {
+        for used in self.templates.variables(name) {
             if let Err(unsaid) = words.say(&used.path, used.guarded)
                 && said.insert(unsaid.message.clone())
             {
                 let file = used.file.strip_prefix(self.checker.dir).unwrap_or(&used.file);
                 self.complain(
                     spot.error(format!(
-                        "the template `{name}` says `{}`, but {}",
+                        "the {what} `{name}` says `{}`, but {}",
                         used.path.join("."),
                         lower(&unsaid.message)
                     ))
@@ -243,7 +252,6 @@ impl Loader<'_> {
                 );
             }
         }
-        name
     }
 
     fn recipients(&mut self, at: &At<'_>, raw: &[Template], words: &Words) -> Vec<RecipientSpec> {
