@@ -333,3 +333,86 @@ impl Settlement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use State::*;
+
+    const VERBS: [Verb; 9] = [
+        Verb::Claim,
+        Verb::Accept,
+        Verb::Defer,
+        Verb::Hold,
+        Verb::Lose,
+        Verb::Fail,
+        Verb::Release,
+        Verb::Retry,
+        Verb::Cancel,
+    ];
+
+    /// The states reached from `state`, verb by verb, in the order of [`VERBS`].
+    fn row(state: State) -> [Option<State>; 9] {
+        VERBS.map(|verb| state.after(verb))
+    }
+
+    #[test]
+    fn each_state_is_left_by_its_verbs_and_by_no_other() {
+        let none = None;
+        #[rustfmt::skip]
+        let table = [
+            //           claim         accept          defer           hold        lose           fail          release      retry        cancel
+            (Ready,     [Some(Leased), none,           none,           none,       none,          none,         none,        none,        Some(Cancelled)]),
+            (Leased,    [none,         Some(Accepted), Some(Deferred), Some(Held), Some(Unknown), Some(Failed), Some(Ready), none,        none]),
+            (Deferred,  [Some(Leased), none,           none,           none,       none,          none,         none,        Some(Ready), Some(Cancelled)]),
+            (Held,      [none,         none,           none,           none,       none,          none,         none,        Some(Ready), Some(Cancelled)]),
+            (Unknown,   [none,         none,           none,           none,       none,          none,         none,        Some(Ready), Some(Cancelled)]),
+            (Failed,    [none,         none,           none,           none,       none,          none,         none,        Some(Ready), Some(Cancelled)]),
+            (Accepted,  [none,         none,           none,           none,       none,          none,         none,        none,        none]),
+            (Cancelled, [none,         none,           none,           none,       none,          none,         none,        Some(Ready), none]),
+        ];
+        assert_eq!(table.map(|(state, _)| state).len(), State::ALL.len());
+        for (state, expected) in table {
+            assert_eq!(row(state), expected, "{}", state.as_str());
+        }
+    }
+
+    #[test]
+    fn only_a_lease_leads_to_an_outcome() {
+        for state in State::ALL {
+            for verb in VERBS {
+                let outcome = matches!(
+                    state.after(verb),
+                    Some(Accepted | Deferred | Held | Unknown | Failed)
+                );
+                assert!(!outcome || state == Leased, "{state:?} {verb:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_but_accepted_can_be_brought_back_by_a_person() {
+        for state in State::ALL {
+            let comes_back = [Verb::Retry, Verb::Release]
+                .into_iter()
+                .any(|verb| state.after(verb) == Some(Ready));
+            assert_eq!(comes_back || state == Ready, state != Accepted, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_read_back_and_unknown_ones_are_not_guessed() {
+        for state in State::ALL {
+            assert_eq!(State::parse(state.as_str()), Some(state));
+            assert_eq!(
+                serde_json::to_value(state).ok(),
+                Some(Value::from(state.as_str()))
+            );
+        }
+        for kind in [Kind::Mail, Kind::Work] {
+            assert_eq!(Kind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(State::parse("Ready"), None);
+        assert_eq!(Kind::parse("fax"), None);
+    }
+}

@@ -1,6 +1,6 @@
 //! The store: what happened and what is to be done about it, on disk before anybody is told so.
 //!
-//! This page is the contract. [`sqlite`] keeps it in one file for one machine; another store keeps the
+//! This page is the contract. `sqlite` keeps it in one file for one machine; another store keeps the
 //! same promises by the same verbs, and `tests/store_contract.rs` runs over it. The store knows no rule
 //! and no mail: an effect crosses it as kind and bytes.
 //!
@@ -59,6 +59,10 @@
 //! of no return. An entry whose lease is found orphaned was, before the gate, certainly not done: it is
 //! ready again. Past it we cannot know: mail becomes `unknown`, and its attempt says so for ever, also
 //! after `OnUnknown::Resend` made it ready again; work is failed, and the events that `lost` makes tell.
+//!
+//! A mail that could not be composed is an entry without effect, held. Retrying it removes it and
+//! dispatches its event again, where the keys of its other entries are still taken: so purge lets the
+//! entries of an event go only all together, and none while its event waits for dispatch.
 //!
 //! # Cost
 //!

@@ -80,6 +80,11 @@ impl Spool {
             .join(if is_ours(name) { name } else { "no-such-file" })
     }
 
+    /// The folder itself.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Removes a file; one that is not there is fine.
     pub(super) fn remove(&self, name: &str) {
         if let Err(error) = std::fs::remove_file(self.path(name))

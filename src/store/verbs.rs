@@ -171,16 +171,19 @@ impl Store {
             .write_outcome(move |tx| orphans::settle(tx, Timestamp::MAX, lost, now))
             .await?;
         recovery.orphans = self.sweep_spool(SystemTime::now() - ORPHAN_AGE).await?;
-        self.answered(self.inner.sqlite.writer.reserve()).await?;
+        self.answered(self.inner.sqlite.writer.reserve(true)).await?;
         Ok(recovery)
     }
 
     /// The same for leases that ran out: their bearer hangs, or its machine slept. Said from time to
-    /// time by the owner.
+    /// time by the owner. Also lays down again what a full disk used up, once there is room.
     pub async fn rescue(&self, lost: fn(&Entry, &[u8]) -> Vec<NewEvent>) -> Result<Recovery, StoreError> {
         let now = self.now();
-        self.write_outcome(move |tx| orphans::settle(tx, now, lost, now))
-            .await
+        let recovery = self
+            .write_outcome(move |tx| orphans::settle(tx, now, lost, now))
+            .await?;
+        self.answered(self.inner.sqlite.writer.reserve(false)).await?;
+        Ok(recovery)
     }
 
     // ---- people ----
@@ -330,7 +333,8 @@ impl Store {
     // ---- forgetting ----
 
     /// Forgets what is finished and was last touched longer than `keep` ago: accepted and cancelled
-    /// entries with their bodies; dispatched events of which no entry is left; files seen to be gone;
+    /// entries with their bodies, once no other entry of their event is unfinished or younger; dispatched
+    /// events of which no entry is left; files seen to be gone;
     /// closed cases. Never anything that waits, is held, unknown, failed, or being done.
     pub async fn purge(&self, keep: Duration) -> Result<Purged, StoreError> {
         let now = self.now();
@@ -370,8 +374,10 @@ impl Store {
 
     // ---- within ----
 
+    /// Cut to what is stored, so that what a verb returns is what a later read returns.
     fn now(&self) -> Timestamp {
-        self.inner.clock.now()
+        let now = self.inner.clock.now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 
     async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
@@ -417,7 +423,7 @@ impl Store {
         let names = blocking(move || {
             spool.older(before).map_err(|source| StoreError::File {
                 what: "cannot list the spool",
-                path: spool.path(""),
+                path: spool.folder().to_owned(),
                 source: Arc::new(source),
             })
         })
@@ -463,7 +469,7 @@ fn spool_large(spool: &Spool, entry: &mut NewEntry) -> Result<(), StoreError> {
     });
     entry.body = written.map_err(|source| StoreError::File {
         what: "cannot write to the spool",
-        path: spool.path(""),
+        path: spool.folder().to_owned(),
         source: Arc::new(source),
     })?;
     Ok(())

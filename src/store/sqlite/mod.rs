@@ -229,3 +229,75 @@ impl From<rusqlite::Error> for StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> Result<Sqlite, StoreError> {
+        Sqlite::open(path, watch::channel(0).0)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_state_is_readable_by_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("a").join("state");
+        let path = state.join("tidings.db");
+        let store = open(&path).unwrap();
+        store.writer.reserve(true).blocking_recv().unwrap();
+        assert_eq!(mode(&state), 0o700);
+        for name in ["tidings.db", "tidings.db-wal", "tidings.db-shm", "ballast"] {
+            assert_eq!(mode(&state.join(name)), 0o600, "{name}");
+        }
+        drop(store);
+        // Somebody opened it up: it is closed again.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        open(&path).unwrap();
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidings.db");
+        drop(open(&path).unwrap());
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", 7)
+            .unwrap();
+        let error = open(&path).err().unwrap();
+        assert!(matches!(error, StoreError::Newer { found: 7, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidings.db");
+        std::fs::write(&path, "accounts:\n".repeat(1000)).unwrap();
+        let error = open(&path).err().unwrap();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+    }
+
+    #[test]
+    fn commits_are_synced_to_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder.path().join("tidings.db")).unwrap();
+        let asked = store.writer.ask(writer::Urgency::Ordinary, |tx| {
+            let ask = |pragma: &str| -> rusqlite::Result<String> {
+                tx.connection.query_row(
+                    &format!("SELECT CAST(v AS TEXT) FROM (SELECT {pragma} AS v FROM pragma_{pragma})"),
+                    [],
+                    |row| row.get(0),
+                )
+            };
+            Ok((ask("synchronous")?, ask("journal_mode")?))
+        });
+        let (synchronous, journal) = asked.blocking_recv().unwrap().unwrap();
+        // 2 is FULL: with NORMAL a power cut takes back what was promised.
+        assert_eq!((synchronous.as_str(), journal.as_str()), ("2", "wal"));
+    }
+}

@@ -139,19 +139,25 @@ pub(in crate::store) fn claim(
         let Some(state) = entry.state.after(Verb::Claim) else {
             continue;
         };
-        let fence = Fence(fence.0 + 1);
-        change(
+        let last = fence;
+        let fence = Fence(last.0 + 1);
+        let changed = change(
             tx.connection,
             "UPDATE entry SET state = $1, fence = $2, lease_until = $3, gate = NULL, attempts = attempts + 1, \
-             changed = $4 WHERE id = $5",
+             changed = $4 WHERE id = $5 AND fence = $6 AND state = $7",
             &[
                 &state.as_str(),
                 &fence.0,
                 &until.as_microsecond(),
                 &now.as_microsecond(),
                 &id,
+                &last.0,
+                &entry.state.as_str(),
             ],
         )?;
+        if changed == 0 {
+            continue;
+        }
         entry.state = state;
         entry.attempts += 1;
         entry.changed = now;
@@ -257,7 +263,7 @@ pub(in crate::store) fn settle(
             // It may have happened; "as if never begun" would be a lie.
             return Err(refused);
         }
-        give_back(tx, &entry, now)?;
+        give_back(tx, &entry, fence, now)?;
     } else {
         let Some(state) = entry.state.after(verb) else {
             return Err(refused);
@@ -302,19 +308,23 @@ pub(super) fn gated(connection: &Connection, id: EntryId) -> Result<bool, StoreE
 }
 
 /// A lease that was not used: as it was before, and no attempt counted.
-fn give_back(tx: &Tx<'_>, entry: &Entry, now: Timestamp) -> Result<(), StoreError> {
+fn give_back(tx: &Tx<'_>, entry: &Entry, fence: Fence, now: Timestamp) -> Result<(), StoreError> {
     let Some(state) = entry.state.after(Verb::Release) else {
         return Ok(());
     };
+    let changed = change(
+        tx.connection,
+        "UPDATE entry SET state = $1, attempts = attempts - 1, lease_until = NULL, changed = $2 \
+         WHERE id = $3 AND fence = $4 AND state = 'leased'",
+        &[&state.as_str(), &now.as_microsecond(), &entry.id.0, &fence.0],
+    )?;
+    if changed == 0 {
+        return Err(StoreError::Fenced { id: entry.id, fence });
+    }
     change(
         tx.connection,
         "DELETE FROM attempt WHERE entry = $1 AND n = $2",
         &[&entry.id.0, &entry.attempts],
-    )?;
-    change(
-        tx.connection,
-        "UPDATE entry SET state = $1, attempts = attempts - 1, lease_until = NULL, changed = $2 WHERE id = $3",
-        &[&state.as_str(), &now.as_microsecond(), &entry.id.0],
     )?;
     tx.tick();
     Ok(())

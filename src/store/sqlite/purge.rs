@@ -15,12 +15,22 @@ use rusqlite::Connection;
 /// Most rows removed in one transaction.
 pub(in crate::store) const PIECE: usize = 500;
 
-/// Finished entries not moved since.
-pub(super) const DONE_ENTRIES: &str =
-    "SELECT id FROM entry WHERE state IN ('accepted', 'cancelled') AND changed <= $1 LIMIT $2";
+/// What must be true of an entry before it may go. An event may be dispatched again as long as one of
+/// its entries may be retried, and what was sent because of it must then still be known to be sent: so
+/// the entries of an event go only when all of them may.
+macro_rules! done {
+    () => {
+        "entry.state IN ('accepted', 'cancelled') AND entry.changed <= $1 \
+         AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.event = entry.event \
+             AND (other.changed > $1 OR other.state NOT IN ('accepted', 'cancelled'))) \
+         AND NOT EXISTS (SELECT 1 FROM event WHERE event.id = entry.event AND event.dispatched IS NULL)"
+    };
+}
 
-const DONE_ENTRY: &str =
-    "SELECT 1 FROM entry WHERE state IN ('accepted', 'cancelled') AND changed <= $1 AND id = $2";
+/// Entries that may go; the oldest are met first, so only the last piece looks at all.
+pub(super) const DONE_ENTRIES: &str = concat!("SELECT entry.id FROM entry WHERE ", done!(), " LIMIT $2");
+
+const DONE_ENTRY: &str = concat!("SELECT 1 FROM entry WHERE ", done!(), " AND entry.id = $2");
 
 const DONE_EVENTS: &str = "SELECT id FROM event WHERE dispatched IS NOT NULL AND recorded <= $1 \
      AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.event = event.id) LIMIT $2";

@@ -62,7 +62,10 @@ pub(in crate::store) struct Writer {
 enum Message {
     Write(Box<dyn Request>),
     Probe(oneshot::Sender<bool>),
-    Reserve(oneshot::Sender<()>),
+    Reserve {
+        always: bool,
+        answer: oneshot::Sender<()>,
+    },
 }
 
 trait Request: Send {
@@ -117,6 +120,7 @@ impl Writer {
             spool: folder.join("spool"),
             changes,
             seen,
+            spent: false,
         };
         std::thread::Builder::new()
             .name("store".to_owned())
@@ -159,10 +163,11 @@ impl Writer {
         answered
     }
 
-    /// Lays down log and ballast against a full disk, as far as there is room.
-    pub(in crate::store) fn reserve(&self) -> oneshot::Receiver<()> {
+    /// Lays down log and ballast against a full disk, as far as there is room; with `always` false
+    /// only if they were used up.
+    pub(in crate::store) fn reserve(&self, always: bool) -> oneshot::Receiver<()> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.inbox.send(Message::Reserve(answer));
+        let _ = self.inbox.send(Message::Reserve { always, answer });
         answered
     }
 }
@@ -175,6 +180,8 @@ struct Task {
     changes: watch::Sender<u64>,
     /// SQLite's count of other connections' commits, as last probed.
     seen: i64,
+    /// The ballast was given up.
+    spent: bool,
 }
 
 /// What a committed group left to do, and how each request fared.
@@ -203,8 +210,10 @@ impl Task {
                     Message::Probe(answer) => {
                         let _ = answer.send(self.probe());
                     }
-                    Message::Reserve(answer) => {
-                        self.reserve();
+                    Message::Reserve { always, answer } => {
+                        if always || self.spent {
+                            self.reserve();
+                        }
                         let _ = answer.send(());
                     }
                 }
@@ -313,7 +322,7 @@ impl Task {
         }
     }
 
-    fn reserve(&self) {
+    fn reserve(&mut self) {
         let log = PathBuf::from(format!("{}-wal", self.path.display()));
         let grown = std::fs::metadata(&log).map_or(0, |data| data.len());
         let free = rustix::fs::statvfs(super::folder_of(&self.path))
@@ -338,11 +347,13 @@ impl Task {
             let _ = std::fs::remove_file(&self.ballast);
             tracing::warn!(%error, "cannot keep space for outcomes back");
         }
+        self.spent = !self.ballast.exists();
     }
 
-    fn give_up_ballast(&self) -> bool {
+    fn give_up_ballast(&mut self) -> bool {
         let freed = std::fs::remove_file(&self.ballast).is_ok();
         if freed {
+            self.spent = true;
             tracing::warn!("the disk is full; the space kept back for outcomes is used now");
         }
         freed
@@ -400,4 +411,145 @@ fn lay_ballast(path: &Path) -> std::io::Result<()> {
         .open(path)?;
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{configure_writer, create_private, flags, marks, schema};
+    use super::*;
+    use serde_json::{Value, json};
+
+    struct Bench {
+        folder: tempfile::TempDir,
+        writer: Writer,
+    }
+
+    impl Bench {
+        /// A writer whose database may not grow by more than 20 pages of 4 kB.
+        fn small() -> Bench {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("tidings.db");
+            create_private(&path).unwrap();
+            let mut connection = Connection::open_with_flags(&path, flags()).unwrap();
+            configure_writer(&connection).unwrap();
+            schema::migrate(&mut connection, &path).unwrap();
+            let pages: i64 = connection
+                .query_row("PRAGMA page_count", [], |row| row.get(0))
+                .unwrap();
+            limit(&connection, pages + 20).unwrap();
+            let (changes, _) = watch::channel(0);
+            let writer = Writer::start(connection, &path, changes).unwrap();
+            Bench { folder, writer }
+        }
+
+        fn set(&self, urgency: Urgency, key: &str, len: usize) -> oneshot::Receiver<Result<(), StoreError>> {
+            let mark = [(key.to_owned(), json!("x".repeat(len)))];
+            self.writer.ask(urgency, move |tx| marks::set(tx, &mark))
+        }
+
+        fn kept(&self) -> Vec<String> {
+            let read = |tx: &Tx<'_>| marks::get(tx.connection, "");
+            let marks: Vec<(String, Value)> = self
+                .writer
+                .ask(Urgency::Ordinary, read)
+                .blocking_recv()
+                .unwrap()
+                .unwrap();
+            marks.into_iter().map(|(key, _)| key).collect()
+        }
+
+        /// Keeps the writer in a request until the sender is dropped: what is asked meanwhile is one group.
+        fn hold(&self) -> mpsc::Sender<()> {
+            let (release, held) = mpsc::channel();
+            let held = std::sync::Mutex::new(held);
+            let (entered, inside) = mpsc::channel();
+            drop(self.writer.ask(Urgency::Ordinary, move |_| {
+                let _ = entered.send(());
+                let _ = held.lock().map(|held| held.recv());
+                Ok(())
+            }));
+            inside.recv().unwrap();
+            release
+        }
+    }
+
+    fn limit(connection: &Connection, pages: i64) -> rusqlite::Result<()> {
+        connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+    }
+
+    #[test]
+    fn on_a_full_disk_what_does_not_fit_is_refused_and_its_neighbours_stay() {
+        let bench = Bench::small();
+        let release = bench.hold();
+        let answers = [("a", 10), ("much", 1 << 20), ("b", 10)]
+            .map(|(key, len)| bench.set(Urgency::Ordinary, key, len));
+        drop(release);
+        let [a, much, b] = answers.map(|answer| answer.blocking_recv().unwrap());
+        assert!(much.unwrap_err().is_full());
+        a.unwrap();
+        b.unwrap();
+        assert_eq!(bench.kept(), ["a", "b"]);
+        // Space came back: the same request goes through, the writer is none the worse.
+        let wider = bench
+            .writer
+            .ask(Urgency::Ordinary, |tx| Ok(limit(tx.connection, 10_000)?));
+        wider.blocking_recv().unwrap().unwrap();
+        bench
+            .set(Urgency::Ordinary, "much", 1 << 20)
+            .blocking_recv()
+            .unwrap()
+            .unwrap();
+        assert_eq!(bench.kept(), ["a", "b", "much"]);
+    }
+
+    #[test]
+    fn only_outcomes_use_the_space_that_is_kept_back() {
+        let bench = Bench::small();
+        bench.writer.reserve(true).blocking_recv().unwrap();
+        let ballast = bench.folder.path().join("ballast");
+        std::fs::write(&ballast, b"").unwrap();
+        let full = |urgency| {
+            bench
+                .set(urgency, "much", 1 << 20)
+                .blocking_recv()
+                .unwrap()
+                .unwrap_err()
+        };
+        assert!(full(Urgency::Ordinary).is_full());
+        assert!(ballast.exists());
+        assert!(full(Urgency::Outcome).is_full());
+        assert!(!ballast.exists());
+    }
+
+    #[test]
+    fn the_log_is_grown_and_stays_when_the_last_handle_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidings.db");
+        let (changes, _) = watch::channel(0);
+        let sqlite = super::super::Sqlite::open(&path, changes).unwrap();
+        sqlite.writer.reserve(true).blocking_recv().unwrap();
+        let log = folder.path().join("tidings.db-wal");
+        assert!(std::fs::metadata(&log).unwrap().len() >= LOG);
+        assert_eq!(
+            std::fs::metadata(folder.path().join("ballast")).unwrap().len(),
+            BALLAST
+        );
+        drop(sqlite);
+        assert!(std::fs::metadata(&log).unwrap().len() >= LOG);
+    }
+
+    #[test]
+    fn a_refused_request_leaves_no_trace_of_what_it_did_before() {
+        let bench = Bench::small();
+        let release = bench.hold();
+        let refused = bench.writer.ask::<(), _>(Urgency::Ordinary, |tx| {
+            marks::set(tx, &[("half".to_owned(), json!(1))])?;
+            Err(StoreError::NotComposed(crate::entry::EntryId(1)))
+        });
+        let kept = bench.set(Urgency::Ordinary, "whole", 1);
+        drop(release);
+        assert!(refused.blocking_recv().unwrap().is_err());
+        kept.blocking_recv().unwrap().unwrap();
+        assert_eq!(bench.kept(), ["whole"]);
+    }
 }

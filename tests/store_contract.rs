@@ -1,0 +1,1475 @@
+//! The store's contract, as tests: they know the verbs of `Store` and nothing of what is below, and run
+//! over every store there is. To add one, write how it is opened and name it in `contract!`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper that cannot go on says so by panicking"
+)]
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::future::Future;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+use tempfile::TempDir;
+use tidings::clock::Clock;
+use tidings::entry::{
+    self, Body, Entry, EntryId, Fence, Leased, NewEntry, OnUnknown, Reason, Settlement, State, Verb,
+};
+use tidings::event::{EventId, FileRef, Kind, NewEvent};
+use tidings::store::{
+    Admission, Also, Batch, EntryFilter, EventFilter, INLINE_LIMIT, NewCase, RuleVerdict, SeenFile, Store,
+    StoreError, WatchMemory,
+};
+
+type Opening = Pin<Box<dyn Future<Output = Result<Store, StoreError>> + Send>>;
+
+/// Where a store lives for the time of a test, and how it is opened.
+struct Place {
+    folder: TempDir,
+    open: fn(PathBuf, Clock) -> Opening,
+}
+
+impl Place {
+    fn new(open: fn(PathBuf, Clock) -> Opening) -> Place {
+        Place {
+            folder: tempfile::tempdir().unwrap(),
+            open,
+        }
+    }
+
+    /// A handle of its own, as another process would have it.
+    async fn open(&self) -> Store {
+        self.open_with(Clock::system()).await
+    }
+
+    /// A handle that believes it is that time.
+    async fn open_at(&self, now: Timestamp) -> Store {
+        self.open_with(Clock::runtime(now)).await
+    }
+
+    async fn open_with(&self, clock: Clock) -> Store {
+        (self.open)(self.folder.path().join("state").join("tidings.db"), clock)
+            .await
+            .unwrap()
+    }
+}
+
+macro_rules! contract {
+    ($store:ident opened by $open:expr; $($name:ident)*) => {
+        mod $store {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Place::new($open)).await;
+            })*
+        }
+    };
+}
+
+contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::open(&path, clock).await });
+    an_event_key_is_taken_once
+    a_batch_is_recorded_whole_and_read_back_as_it_was
+    a_success_after_a_failure_recovers_and_only_the_first
+    pending_events_come_in_order_until_they_are_admitted
+    an_entry_key_is_admitted_once_and_the_event_is_dispatched
+    verdicts_of_a_second_dispatch_replace_the_first
+    claims_come_oldest_due_first_and_by_lane
+    a_deferred_entry_is_not_claimed_before_it_is_due
+    a_held_entry_is_not_claimed
+    an_old_fence_changes_nothing
+    a_released_lease_counts_no_attempt
+    a_lease_past_the_gate_cannot_be_given_back_as_if_unused
+    settling_takes_outcome_effect_and_files_along_or_nothing
+    a_lost_mail_is_unknown_and_stays_so_unless_told_to_resend
+    recover_releases_what_was_not_past_the_gate
+    recover_lists_mail_past_the_gate_as_unknown_and_obeys_its_policy
+    recover_fails_work_past_the_gate_and_tells
+    rescue_takes_only_leases_that_ran_out
+    a_renewed_lease_is_not_rescued
+    retry_and_cancel_move_what_they_may_and_refuse_the_rest
+    an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again
+    an_uncomposed_entry_without_an_event_cannot_be_retried
+    large_bodies_live_in_the_spool_and_go_with_their_entry
+    a_spooled_body_whose_key_was_taken_is_removed
+    recover_sweeps_old_orphans_and_leaves_young_ones
+    lists_filter_and_page
+    counts_and_lanes_follow_every_move
+    seen_files_are_kept_by_the_bytes_of_their_path
+    a_file_we_took_away_is_gone_in_every_watch_above_it_but_not_in_a_newer_version
+    a_case_is_opened_once_told_once_and_opened_again_after_it_closed
+    a_grant_is_compared_and_set
+    a_deleted_grant_never_gives_its_version_to_another
+    marks_are_set_read_and_deleted_by_prefix
+    a_thousand_concurrent_records_are_all_there_after_reopening
+    a_refused_request_does_not_disturb_its_neighbours
+    readers_are_served_while_a_writer_works
+    two_handles_see_each_other_and_hear_of_it
+    changes_tick_when_something_became_due
+    purge_forgets_what_is_finished_and_old
+    purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again
+    purge_keeps_the_memory_of_a_gone_file_while_an_event_of_it_is_left
+}
+
+// ---- what the tests speak of ----
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// Long before now, so that everything due then is due.
+fn long_ago() -> Timestamp {
+    time("2026-01-01T00:00:00Z")
+}
+
+fn happened(key: &str, kind: Kind, subject: &str) -> NewEvent {
+    NewEvent {
+        key: key.to_owned(),
+        kind,
+        source: "watch-1".to_owned(),
+        subject: subject.to_owned(),
+        time: long_ago(),
+        facts: Map::new(),
+        file: None,
+        origin: None,
+    }
+}
+
+fn schedule(key: &str) -> NewEvent {
+    happened(key, Kind::Schedule, "nightly")
+}
+
+fn events(events: Vec<NewEvent>) -> Batch {
+    Batch {
+        events,
+        ..Batch::default()
+    }
+}
+
+fn mail(key: &str) -> NewEntry {
+    NewEntry {
+        key: key.to_owned(),
+        kind: entry::Kind::Mail,
+        rule: "invoice-arrived".to_owned(),
+        event: None,
+        lane: "office".to_owned(),
+        effect: b"to ap@contoso.com".to_vec(),
+        body: Body::Inline(b"Subject: x\r\n\r\n".to_vec()),
+        summary: json!({"to": ["ap@contoso.com"]}),
+        on_unknown: OnUnknown::Resend,
+        due: long_ago(),
+        held: None,
+    }
+}
+
+fn work(key: &str) -> NewEntry {
+    NewEntry {
+        kind: entry::Kind::Work,
+        lane: "import".to_owned(),
+        ..mail(key)
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn no_events(_: &Entry, _: &[u8]) -> Vec<NewEvent> {
+    Vec::new()
+}
+
+async fn record_one(store: &Store, event: NewEvent) -> EventId {
+    store.record(events(vec![event])).await.unwrap()[0].id
+}
+
+async fn claim_one(store: &Store, kind: entry::Kind, lane: &str) -> Leased {
+    let mut leased = store.claim(kind, lane, 1, MINUTE).await.unwrap();
+    assert_eq!(leased.len(), 1, "nothing to claim in {lane}");
+    leased.remove(0)
+}
+
+async fn claim_mail(store: &Store) -> Leased {
+    claim_one(store, entry::Kind::Mail, "office").await
+}
+
+async fn state(store: &Store, id: EntryId) -> State {
+    store.entry(id).await.unwrap().unwrap().entry.state
+}
+
+async fn outcomes(store: &Store, id: EntryId) -> Vec<Option<State>> {
+    let detail = store.entry(id).await.unwrap().unwrap();
+    detail.attempts.iter().map(|attempt| attempt.outcome).collect()
+}
+
+fn done() -> Settlement {
+    Settlement::Accept(Reason::new("250 queued"))
+}
+
+// ---- the journal ----
+
+async fn an_event_key_is_taken_once(place: Place) {
+    let store = place.open().await;
+    let first = store
+        .record(events(vec![schedule("a"), schedule("b"), schedule("a")]))
+        .await
+        .unwrap();
+    assert_eq!(
+        first.iter().map(|r| r.fresh).collect::<Vec<_>>(),
+        [true, true, false]
+    );
+    assert_eq!(first[0].id, first[2].id);
+    assert!(first[0].id < first[1].id);
+    let other = place.open().await;
+    let again = other.record(events(vec![schedule("b")])).await.unwrap();
+    assert_eq!((again[0].id, again[0].fresh), (first[1].id, false));
+    assert_eq!(store.pending_events(10).await.unwrap().len(), 2);
+}
+
+async fn a_batch_is_recorded_whole_and_read_back_as_it_was(place: Place) {
+    let store = place.open().await;
+    let mut event = happened("a", Kind::FileArrives, "/srv/in/ü\u{202e}.pdf");
+    event.facts = json!({"file": {"name": "x\r\ny", "size": 7}, "n": 1.5})
+        .as_object()
+        .unwrap()
+        .clone();
+    event.file = Some(FileRef {
+        root: PathBuf::from("/srv/in"),
+        relative: not_utf8("a/\u{fffd}"),
+        size: u64::MAX / 3,
+        mtime_ns: -5,
+    });
+    event.origin = Some(tidings::event::Origin {
+        rule: "import".to_owned(),
+        event: EventId(7),
+    });
+    let batch = Batch {
+        events: vec![event.clone()],
+        seen: vec![seen("w", "a")],
+        baselines: vec![WatchMemory {
+            id: "w".to_owned(),
+            root: PathBuf::from("/srv/in"),
+            baseline: true,
+        }],
+        marks: vec![("slot".to_owned(), json!({"last": 3}))],
+    };
+    let id = store.record(batch.clone()).await.unwrap()[0].id;
+    let store = place.open().await;
+    let detail = store.event(id).await.unwrap().unwrap();
+    assert_eq!(detail.event.happening, event);
+    assert_eq!(detail.dispatched, None);
+    assert_eq!(store.seen("w").await.unwrap(), batch.seen);
+    assert_eq!(store.watches().await.unwrap(), batch.baselines);
+    assert_eq!(store.marks("slot").await.unwrap(), batch.marks);
+}
+
+/// A path no text can hold.
+fn not_utf8(before: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut bytes = before.as_bytes().to_vec();
+    bytes.extend([0xff, b'\n']);
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+async fn a_success_after_a_failure_recovers_and_only_the_first(place: Place) {
+    let store = place.open().await;
+    let ended = |key: &str, kind| happened(key, kind, "export");
+    let ids: Vec<EventId> = store
+        .record(events(vec![
+            ended("1", Kind::JobSucceeds),
+            ended("2", Kind::JobFails),
+            happened("3", Kind::JobSucceeds, "another"),
+            ended("4", Kind::JobFails),
+            ended("5", Kind::JobSucceeds),
+            ended("6", Kind::JobSucceeds),
+        ]))
+        .await
+        .unwrap()
+        .iter()
+        .map(|r| r.id)
+        .collect();
+    // A repeated report is not another failure.
+    let store = place.open().await;
+    store
+        .record(events(vec![ended("4", Kind::JobFails)]))
+        .await
+        .unwrap();
+    record_one(&store, ended("7", Kind::JobSucceeds)).await;
+    let recovers: Vec<bool> = store
+        .pending_events(10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|e| e.recovers)
+        .collect();
+    assert_eq!(recovers, [false, false, false, false, true, false, false]);
+    assert_eq!(ids.len(), 6);
+}
+
+async fn pending_events_come_in_order_until_they_are_admitted(place: Place) {
+    let store = place.open().await;
+    store
+        .record(events(["a", "b", "c"].map(schedule).to_vec()))
+        .await
+        .unwrap();
+    let pending = store.pending_events(2).await.unwrap();
+    assert_eq!(
+        pending
+            .iter()
+            .map(|e| e.happening.key.as_str())
+            .collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+    let admissions = pending.iter().map(|event| Admission {
+        event: event.id,
+        entries: vec![],
+        verdicts: vec![],
+    });
+    store.admit(admissions.collect()).await.unwrap();
+    let left = store.pending_events(9).await.unwrap();
+    assert_eq!(
+        left.iter().map(|e| e.happening.key.as_str()).collect::<Vec<_>>(),
+        ["c"]
+    );
+}
+
+// ---- admission ----
+
+fn verdict(rule: &str, outcome: &str) -> RuleVerdict {
+    RuleVerdict {
+        rule: rule.to_owned(),
+        outcome: outcome.to_owned(),
+        detail: "because".to_owned(),
+    }
+}
+
+async fn an_entry_key_is_admitted_once_and_the_event_is_dispatched(place: Place) {
+    let store = place.open().await;
+    let event = record_one(&store, schedule("a")).await;
+    let entry = |key: &str| NewEntry {
+        event: Some(event),
+        ..mail(key)
+    };
+    let admission = Admission {
+        event,
+        entries: vec![entry("a/1"), entry("a/2")],
+        verdicts: vec![verdict("one", "fired")],
+    };
+    let first = store.admit(vec![admission.clone()]).await.unwrap();
+    assert!(first[0].iter().all(|admitted| admitted.fresh));
+    let again = store.admit(vec![admission]).await.unwrap();
+    assert!(again[0].iter().all(|admitted| !admitted.fresh));
+    assert_eq!(first[0][1].id, again[0][1].id);
+    let detail = store.event(event).await.unwrap().unwrap();
+    assert!(detail.dispatched.is_some());
+    assert_eq!(detail.verdicts, [verdict("one", "fired")]);
+    assert_eq!(detail.entries.len(), 2);
+    assert_eq!(detail.entries[0].state, State::Ready);
+}
+
+async fn verdicts_of_a_second_dispatch_replace_the_first(place: Place) {
+    let store = place.open().await;
+    let event = record_one(&store, schedule("a")).await;
+    for verdicts in [
+        vec![verdict("one", "fired"), verdict("two", "fired")],
+        vec![verdict("two", "condition_false")],
+    ] {
+        let admission = Admission {
+            event,
+            entries: vec![],
+            verdicts,
+        };
+        store.admit(vec![admission]).await.unwrap();
+    }
+    let detail = store.event(event).await.unwrap().unwrap();
+    assert_eq!(detail.verdicts, [verdict("two", "condition_false")]);
+}
+
+// ---- leases ----
+
+async fn claims_come_oldest_due_first_and_by_lane(place: Place) {
+    let store = place.open().await;
+    for (key, lane, due) in [
+        ("late", "office", "2026-03-01T00:00:00Z"),
+        ("early", "office", "2026-01-01T00:00:00Z"),
+        ("tie", "office", "2026-01-01T00:00:00Z"),
+        ("other", "partner", "2025-01-01T00:00:00Z"),
+    ] {
+        let entry = NewEntry {
+            lane: lane.to_owned(),
+            due: time(due),
+            ..mail(key)
+        };
+        store.admit_alone(entry).await.unwrap();
+    }
+    store.admit_alone(work("work")).await.unwrap();
+    let leased = store.claim(entry::Kind::Mail, "office", 2, MINUTE).await.unwrap();
+    assert_eq!(
+        leased.iter().map(|l| l.entry.key.as_str()).collect::<Vec<_>>(),
+        ["early", "tie"]
+    );
+    let leased = store.claim(entry::Kind::Mail, "office", 9, MINUTE).await.unwrap();
+    assert_eq!(
+        leased.iter().map(|l| l.entry.key.as_str()).collect::<Vec<_>>(),
+        ["late"]
+    );
+    let late = &leased[0];
+    assert_eq!((late.entry.state, late.entry.attempts), (State::Leased, 1));
+    assert_eq!(
+        (late.effect.as_slice(), &late.body),
+        (mail("x").effect.as_slice(), &mail("x").body)
+    );
+    assert!(
+        store
+            .claim(entry::Kind::Mail, "office", 9, MINUTE)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+async fn a_deferred_entry_is_not_claimed_before_it_is_due(place: Place) {
+    let start = time("2026-05-01T12:00:00Z");
+    let store = place.open_at(start).await;
+    let id = store.admit_alone(mail("a")).await.unwrap().id;
+    let leased = claim_mail(&store).await;
+    let due = start + SignedDuration::from_mins(10);
+    store
+        .settle(
+            id,
+            leased.fence,
+            Settlement::Defer(due, Reason::new("421 busy")),
+            Also::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(store.lanes().await.unwrap()[0].due, due);
+    let before = place.open_at(due - SignedDuration::from_secs(30)).await;
+    assert!(
+        before
+            .claim(entry::Kind::Mail, "office", 1, MINUTE)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let after = place.open_at(due).await;
+    let again = claim_mail(&after).await;
+    assert!(again.fence > leased.fence);
+    assert_eq!(again.entry.attempts, 2);
+    assert_eq!(outcomes(&after, id).await, [Some(State::Deferred), None]);
+}
+
+async fn a_held_entry_is_not_claimed(place: Place) {
+    let store = place.open().await;
+    let entry = NewEntry {
+        held: Some(Reason::new("not on the list of allowed recipients")),
+        ..mail("a")
+    };
+    let id = store.admit_alone(entry.clone()).await.unwrap().id;
+    assert!(
+        store
+            .claim(entry::Kind::Mail, "office", 1, MINUTE)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(store.lanes().await.unwrap().is_empty());
+    let kept = store.entry(id).await.unwrap().unwrap().entry;
+    assert_eq!((kept.state, kept.reason), (State::Held, entry.held));
+}
+
+async fn an_old_fence_changes_nothing(place: Place) {
+    let store = place.open().await;
+    let id = store.admit_alone(mail("a")).await.unwrap().id;
+    let asleep = store
+        .claim(entry::Kind::Mail, "office", 1, Duration::ZERO)
+        .await
+        .unwrap()
+        .remove(0);
+    store.rescue(no_events).await.unwrap();
+    // Whether or not somebody else has it by now.
+    assert!(store.gate(id, asleep.fence).await.unwrap_err().is_fenced());
+    let awake = claim_mail(&store).await;
+    assert!(awake.fence > asleep.fence);
+    for fence in [asleep.fence, Fence(awake.fence.0 + 1)] {
+        assert!(store.gate(id, fence).await.unwrap_err().is_fenced());
+        assert!(store.renew(id, fence, MINUTE).await.unwrap_err().is_fenced());
+        let also = Also {
+            events: vec![schedule("from a ghost")],
+            effect: Some(b"other".to_vec()),
+            ..Also::default()
+        };
+        assert!(
+            store
+                .settle(id, fence, Settlement::Release, Also::default())
+                .await
+                .unwrap_err()
+                .is_fenced()
+        );
+        assert!(
+            store
+                .settle(id, fence, done(), also)
+                .await
+                .unwrap_err()
+                .is_fenced()
+        );
+    }
+    assert!(store.pending_events(1).await.unwrap().is_empty());
+    store.gate(id, awake.fence).await.unwrap();
+    store
+        .settle(id, awake.fence, done(), Also::default())
+        .await
+        .unwrap();
+    // Settled once, settled for good.
+    let twice = store.settle(id, awake.fence, done(), Also::default()).await;
+    assert!(twice.unwrap_err().is_fenced());
+    let detail = store.entry(id).await.unwrap().unwrap();
+    assert_eq!(
+        (detail.entry.state, detail.effect),
+        (State::Accepted, mail("a").effect)
+    );
+    assert_eq!(detail.attempts[1].reason, Some(Reason::new("250 queued")));
+    assert!(detail.attempts[1].gated && !detail.attempts[0].gated);
+}
+
+async fn a_released_lease_counts_no_attempt(place: Place) {
+    let store = place.open().await;
+    let id = store.admit_alone(mail("a")).await.unwrap().id;
+    let leased = claim_mail(&store).await;
+    store
+        .settle(id, leased.fence, Settlement::Release, Also::default())
+        .await
+        .unwrap();
+    let detail = store.entry(id).await.unwrap().unwrap();
+    assert_eq!((detail.entry.state, detail.entry.attempts), (State::Ready, 0));
+    assert!(detail.attempts.is_empty());
+    assert_eq!(claim_mail(&store).await.entry.attempts, 1);
+}
+
+async fn a_lease_past_the_gate_cannot_be_given_back_as_if_unused(place: Place) {
+    let store = place.open().await;
+    let id = store.admit_alone(mail("a")).await.unwrap().id;
+    let leased = claim_mail(&store).await;
+    store.gate(id, leased.fence).await.unwrap();
+    let error = store
+        .settle(id, leased.fence, Settlement::Release, Also::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        StoreError::Refused {
+            verb: Verb::Release,
+            ..
+        }
+    ));
+    assert_eq!(state(&store, id).await, State::Leased);
+}
+
+async fn settling_takes_outcome_effect_and_files_along_or_nothing(place: Place) {
+    let store = place.open().await;
+    store
+        .record(Batch {
+            seen: vec![seen("w", "a.pdf")],
+            ..Batch::default()
+        })
+        .await
+        .unwrap();
+    let id = store.admit_alone(mail("a")).await.unwrap().id;
+    let leased = claim_mail(&store).await;
+    let also = Also {
+        events: vec![happened("job:1", Kind::JobFails, "import")],
+        effect: Some(b"to the rest".to_vec()),
+        gone: vec![file("a.pdf")],
+        resend: None,
+    };
+    let later = Settlement::Defer(long_ago(), Reason::new("451 one of two"));
+    store.settle(id, leased.fence, later, also).await.unwrap();
+    assert_eq!(store.pending_events(9).await.unwrap()[0].happening.key, "job:1");
+    assert!(store.seen("w").await.unwrap()[0].gone);
+    let again = claim_mail(&store).await;
+    assert_eq!(again.effect, b"to the rest");
+    assert_eq!(again.body, mail("a").body, "the message stays byte for byte");
+}
+
+async fn a_lost_mail_is_unknown_and_stays_so_unless_told_to_resend(place: Place) {
+    let store = place.open().await;
+    let id = store.admit_alone(mail("a")).await.unwrap().id;
+    let lose = || Settlement::Lose(Reason::new("no answer to the final dot"));
+    let leased = claim_mail(&store).await;
+    store.gate(id, leased.fence).await.unwrap();
+    let due = Timestamp::now() + SignedDuration::from_hours(1);
+    let also = Also {
+        resend: Some(due),
+        ..Also::default()
+    };
+    store.settle(id, leased.fence, lose(), also).await.unwrap();
+    let resent = store.entry(id).await.unwrap().unwrap();
+    assert_eq!(resent.entry.state, State::Ready);
+    assert_eq!(resent.entry.due.as_microsecond(), due.as_microsecond());
+    assert_eq!(outcomes(&store, id).await, [Some(State::Unknown)]);
+    let store = place.open_at(due).await;
+    let leased = claim_mail(&store).await;
+    store
+        .settle(id, leased.fence, lose(), Also::default())
+        .await
+        .unwrap();
+    assert_eq!(state(&store, id).await, State::Unknown);
+    assert_eq!(outcomes(&store, id).await, [Some(State::Unknown); 2]);
+    let listed = EntryFilter {
+        ever_unknown: true,
+        ..EntryFilter::default()
+    };
+    assert_eq!(store.entries(listed).await.unwrap().len(), 1);
+}
+
+// ---- orphans ----
+
+async fn recover_releases_what_was_not_past_the_gate(place: Place) {
+    let store = place.open().await;
+    let mail_id = store.admit_alone(mail("a")).await.unwrap().id;
+    let work_id = store.admit_alone(work("b")).await.unwrap().id;
+    let before = claim_mail(&store).await;
+    claim_one(&store, entry::Kind::Work, "import").await;
+    drop(store);
+    let store = place.open().await;
+    let recovery = store.recover(no_events).await.unwrap();
+    assert_eq!(recovery.released, [mail_id, work_id]);
+    assert!(recovery.unknown.is_empty() && recovery.lost_work.is_empty());
+    assert_eq!(outcomes(&store, mail_id).await, [Some(State::Ready)]);
+    let after = claim_mail(&store).await;
+    assert_eq!((after.effect, after.body), (before.effect, before.body));
+    // Said again, it finds only what is leased now.
+    assert_eq!(store.recover(no_events).await.unwrap().released, [mail_id]);
+    assert_eq!(store.recover(no_events).await.unwrap().released, []);
+}
+
+async fn recover_lists_mail_past_the_gate_as_unknown_and_obeys_its_policy(place: Place) {
+    let store = place.open().await;
+    let resend = store.admit_alone(mail("a")).await.unwrap().id;
+    let hold = NewEntry {
+        on_unknown: OnUnknown::Hold,
+        ..mail("b")
+    };
+    let hold = store.admit_alone(hold).await.unwrap().id;
+    for _ in 0..2 {
+        let leased = claim_mail(&store).await;
+        store.gate(leased.entry.id, leased.fence).await.unwrap();
+    }
+    drop(store);
+    let store = place.open().await;
+    let recovery = store.recover(no_events).await.unwrap();
+    assert_eq!(recovery.unknown, [resend, hold]);
+    assert_eq!(recovery.resent, [resend]);
+    assert_eq!(state(&store, resend).await, State::Ready);
+    assert_eq!(state(&store, hold).await, State::Unknown);
+    assert_eq!(outcomes(&store, hold).await, [Some(State::Unknown)]);
+    // The second time it goes well, and the list still says that the first did not.
+    let leased = claim_mail(&store).await;
+    store.gate(resend, leased.fence).await.unwrap();
+    store
+        .settle(resend, leased.fence, done(), Also::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        outcomes(&store, resend).await,
+        [Some(State::Unknown), Some(State::Accepted)]
+    );
+    let attempts = store.entry(resend).await.unwrap().unwrap().attempts;
+    assert!(attempts[0].gated && attempts[0].reason.is_some());
+}
+
+async fn recover_fails_work_past_the_gate_and_tells(place: Place) {
+    fn lost(entry: &Entry, effect: &[u8]) -> Vec<NewEvent> {
+        let mut event = happened(&format!("lost:{}", entry.id), Kind::JobFails, &entry.lane);
+        event
+            .facts
+            .insert("effect".to_owned(), json!(String::from_utf8_lossy(effect)));
+        vec![event]
+    }
+    let store = place.open().await;
+    let id = store.admit_alone(work("a")).await.unwrap().id;
+    let leased = claim_one(&store, entry::Kind::Work, "import").await;
+    store.gate(id, leased.fence).await.unwrap();
+    drop(store);
+    let store = place.open().await;
+    assert_eq!(store.recover(lost).await.unwrap().lost_work, [id]);
+    assert_eq!(state(&store, id).await, State::Failed);
+    let told = store.pending_events(9).await.unwrap();
+    assert_eq!(told[0].happening.key, format!("lost:{id}"));
+    assert_eq!(told[0].happening.facts["effect"], json!("to ap@contoso.com"));
+    // The next success of the job is a recovery.
+    record_one(&store, happened("ok", Kind::JobSucceeds, "import")).await;
+    assert!(store.pending_events(9).await.unwrap()[1].recovers);
+}
+
+async fn rescue_takes_only_leases_that_ran_out(place: Place) {
+    let start = time("2026-05-01T12:00:00Z");
+    let store = place.open_at(start).await;
+    let short = store.admit_alone(mail("a")).await.unwrap().id;
+    store.admit_alone(mail("b")).await.unwrap();
+    claim_mail(&store).await;
+    store
+        .claim(entry::Kind::Mail, "office", 1, MINUTE * 60)
+        .await
+        .unwrap();
+    let store = place.open_at(start + SignedDuration::from_secs(30)).await;
+    assert_eq!(store.rescue(no_events).await.unwrap().released, []);
+    let store = place.open_at(start + SignedDuration::from_mins(2)).await;
+    assert_eq!(store.rescue(no_events).await.unwrap().released, [short]);
+}
+
+async fn a_renewed_lease_is_not_rescued(place: Place) {
+    let start = time("2026-05-01T12:00:00Z");
+    let store = place.open_at(start).await;
+    let id = store.admit_alone(mail("a")).await.unwrap().id;
+    let leased = claim_mail(&store).await;
+    store.renew(id, leased.fence, MINUTE * 60).await.unwrap();
+    let later = place.open_at(start + SignedDuration::from_mins(30)).await;
+    assert_eq!(later.rescue(no_events).await.unwrap().released, []);
+    store
+        .settle(id, leased.fence, done(), Also::default())
+        .await
+        .unwrap();
+}
+
+// ---- people ----
+
+async fn retry_and_cancel_move_what_they_may_and_refuse_the_rest(place: Place) {
+    let store = place.open().await;
+    let why = || Reason::new("550 5.7.60 no right to send as");
+    for (settlement, retried, cancelled) in [
+        (done(), false, false),
+        (Settlement::Hold(why()), true, true),
+        (Settlement::Fail(why()), true, true),
+        (Settlement::Lose(why()), true, true),
+        (
+            Settlement::Defer(Timestamp::now() + SignedDuration::from_hours(9), why()),
+            true,
+            true,
+        ),
+    ] {
+        for cancel in [false, true] {
+            let id = store
+                .admit_alone(mail(&format!("{settlement:?}{cancel}")))
+                .await
+                .unwrap()
+                .id;
+            let leased = claim_mail(&store).await;
+            let error = store.retry(id).await.unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    StoreError::Refused {
+                        state: State::Leased,
+                        ..
+                    }
+                ),
+                "{error}"
+            );
+            assert!(store.cancel(id).await.is_err());
+            store
+                .settle(id, leased.fence, settlement.clone(), Also::default())
+                .await
+                .unwrap();
+            if cancel {
+                assert_eq!(store.cancel(id).await.is_ok(), cancelled, "{settlement:?}");
+                continue;
+            }
+            let before = store.entry(id).await.unwrap().unwrap().entry;
+            match store.retry(id).await {
+                Ok(entry) => {
+                    assert!(retried, "{settlement:?}");
+                    assert_eq!((entry.state, entry.reason), (State::Ready, None));
+                    assert!(entry.since > before.since, "giving up is counted anew");
+                    assert_eq!(claim_mail(&store).await.entry.id, id, "due at once");
+                }
+                Err(error) => {
+                    assert!(!retried, "{error}");
+                    assert_eq!(
+                        error.to_string(),
+                        format!("entry {id} is accepted and cannot be retried: it is done")
+                    );
+                }
+            }
+        }
+    }
+    assert!(matches!(
+        store.retry(EntryId(999)).await,
+        Err(StoreError::NoEntry(EntryId(999)))
+    ));
+    let id = store.admit_alone(mail("changed my mind")).await.unwrap().id;
+    assert_eq!(store.cancel(id).await.unwrap().state, State::Cancelled);
+    assert!(
+        store
+            .claim(entry::Kind::Mail, "office", 1, MINUTE)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(store.retry(id).await.unwrap().state, State::Ready);
+}
+
+async fn an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again(place: Place) {
+    let store = place.open().await;
+    let event = record_one(&store, schedule("a")).await;
+    let entry = NewEntry {
+        event: Some(event),
+        effect: Vec::new(),
+        body: Body::None,
+        held: Some(Reason::new("the template asks for file.nmae")),
+        ..mail("a/1")
+    };
+    let admission = |entry: NewEntry| Admission {
+        event,
+        entries: vec![entry],
+        verdicts: vec![],
+    };
+    let id = store.admit(vec![admission(entry.clone())]).await.unwrap()[0][0].id;
+    assert!(store.pending_events(9).await.unwrap().is_empty());
+    let removed = store.retry(id).await.unwrap();
+    assert_eq!((removed.id, removed.state), (id, State::Held));
+    assert_eq!(store.entry(id).await.unwrap(), None);
+    assert_eq!(store.pending_events(9).await.unwrap()[0].id, event);
+    // Mended meanwhile: the same key is free for the mail that can be composed now.
+    let composed = NewEntry {
+        effect: b"whole".to_vec(),
+        held: None,
+        ..entry
+    };
+    let admitted = store.admit(vec![admission(composed)]).await.unwrap()[0][0];
+    assert!(admitted.fresh && admitted.id > id);
+}
+
+async fn an_uncomposed_entry_without_an_event_cannot_be_retried(place: Place) {
+    let store = place.open().await;
+    let entry = NewEntry {
+        effect: Vec::new(),
+        held: Some(Reason::new("no such attachment")),
+        ..mail("a")
+    };
+    let id = store.admit_alone(entry).await.unwrap().id;
+    assert!(matches!(store.retry(id).await, Err(StoreError::NotComposed(_))));
+    assert_eq!(state(&store, id).await, State::Held);
+}
+
+fn spooled(store: &Store) -> usize {
+    std::fs::read_dir(store.path().parent().unwrap().join("spool"))
+        .unwrap()
+        .count()
+}
+
+async fn large_bodies_live_in_the_spool_and_go_with_their_entry(place: Place) {
+    let store = place.open().await;
+    let large = vec![b'x'; INLINE_LIMIT + 1];
+    let entry = NewEntry {
+        body: Body::Inline(large.clone()),
+        ..mail("a")
+    };
+    let id = store.admit_alone(entry).await.unwrap().id;
+    let leased = claim_mail(&store).await;
+    let Body::Spooled { name, len } = &leased.body else {
+        panic!("{:?}", leased.body);
+    };
+    assert_eq!(*len, large.len() as u64);
+    assert_eq!(std::fs::read(store.spool().path(name)).unwrap(), large);
+    store
+        .settle(id, leased.fence, done(), Also::default())
+        .await
+        .unwrap();
+    assert_eq!(spooled(&store), 1, "kept until it is forgotten");
+    assert_eq!(store.purge(Duration::ZERO).await.unwrap().entries, 1);
+    assert_eq!(spooled(&store), 0);
+}
+
+async fn a_spooled_body_whose_key_was_taken_is_removed(place: Place) {
+    let store = place.open().await;
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let mut spool_file = store.spool().create().unwrap();
+        spool_file.write_all(b"body").unwrap();
+        let body = spool_file.keep().unwrap();
+        let Body::Spooled { name, .. } = &body else {
+            panic!("{body:?}");
+        };
+        names.push(name.clone());
+        let entry = NewEntry { body, ..mail("a") };
+        let admitted = store.admit_alone(entry.clone()).await.unwrap();
+        // The very same file offered again is still the first one's.
+        assert_eq!(store.admit_alone(entry).await.unwrap().id, admitted.id);
+    }
+    assert!(store.spool().path(&names[0]).exists());
+    assert!(!store.spool().path(&names[1]).exists());
+}
+
+async fn recover_sweeps_old_orphans_and_leaves_young_ones(place: Place) {
+    let store = place.open().await;
+    let keep = |text: &[u8]| {
+        let mut spool_file = store.spool().create().unwrap();
+        spool_file.write_all(text).unwrap();
+        spool_file.keep().unwrap()
+    };
+    let (old, young, used) = (keep(b"old"), keep(b"young"), keep(b"used"));
+    let name = |body: &Body| match body {
+        Body::Spooled { name, .. } => store.spool().path(name),
+        other => panic!("{other:?}"),
+    };
+    let entry = NewEntry {
+        body: used.clone(),
+        ..mail("a")
+    };
+    store.admit_alone(entry).await.unwrap();
+    for body in [&old, &used] {
+        let aged = std::time::SystemTime::now() - Duration::from_secs(7200);
+        let opened = std::fs::File::options().write(true).open(name(body)).unwrap();
+        opened.set_modified(aged).unwrap();
+    }
+    assert_eq!(store.recover(no_events).await.unwrap().orphans, 1);
+    assert!(!name(&old).exists() && name(&young).exists() && name(&used).exists());
+}
+
+async fn lists_filter_and_page(place: Place) {
+    let store = place.open().await;
+    let event = record_one(&store, happened("a", Kind::FileArrives, "/srv/in/a.pdf")).await;
+    record_one(&store, happened("b", Kind::Schedule, "nightly")).await;
+    let entries = (0..5).map(|n| NewEntry {
+        event: Some(event),
+        rule: if n % 2 == 0 { "even" } else { "odd" }.to_owned(),
+        ..mail(&format!("a/{n}"))
+    });
+    let admission = Admission {
+        event,
+        entries: entries.chain([work("a/work")]).collect(),
+        verdicts: vec![],
+    };
+    store.admit(vec![admission]).await.unwrap();
+    let keys = |entries: Vec<Entry>| entries.into_iter().map(|e| e.key).collect::<Vec<_>>();
+    let filter = EntryFilter {
+        limit: 2,
+        event: Some(event),
+        ..EntryFilter::default()
+    };
+    let page = store.entries(filter.clone()).await.unwrap();
+    let next = EntryFilter {
+        before: Some(page[1].id),
+        ..filter
+    };
+    assert_eq!(keys(page), ["a/4", "a/3"]);
+    assert_eq!(keys(store.entries(next).await.unwrap()), ["a/2", "a/1"]);
+    let odd = EntryFilter {
+        rule: Some("odd".to_owned()),
+        states: vec![State::Ready, State::Held],
+        kind: Some(entry::Kind::Mail),
+        lane: Some("office".to_owned()),
+        ..EntryFilter::default()
+    };
+    assert_eq!(keys(store.entries(odd).await.unwrap()), ["a/3", "a/1"]);
+    let held = EntryFilter {
+        states: vec![State::Held],
+        ..EntryFilter::default()
+    };
+    assert!(store.entries(held).await.unwrap().is_empty());
+    let keys =
+        |events: Vec<tidings::event::Event>| events.into_iter().map(|e| e.happening.key).collect::<Vec<_>>();
+    assert_eq!(
+        keys(store.events(EventFilter::default()).await.unwrap()),
+        ["b", "a"]
+    );
+    let follow = EventFilter {
+        after: Some(EventId(0)),
+        ..EventFilter::default()
+    };
+    assert_eq!(keys(store.events(follow).await.unwrap()), ["a", "b"]);
+    let pdf = EventFilter {
+        subject: Some("a.pdf".to_owned()),
+        kind: Some(Kind::FileArrives),
+        source: Some("watch-1".to_owned()),
+        ..EventFilter::default()
+    };
+    assert_eq!(keys(store.events(pdf).await.unwrap()), ["a"]);
+}
+
+async fn counts_and_lanes_follow_every_move(place: Place) {
+    let store = place.open().await;
+    for key in ["a", "b", "c"] {
+        store.admit_alone(mail(key)).await.unwrap();
+    }
+    store.admit_alone(work("w")).await.unwrap();
+    let lanes = store.lanes().await.unwrap();
+    assert_eq!(
+        lanes
+            .iter()
+            .map(|l| (l.lane.as_str(), l.waiting))
+            .collect::<Vec<_>>(),
+        [("office", 3), ("import", 1)]
+    );
+    assert!(lanes.iter().all(|lane| lane.due == long_ago()));
+    let leased = claim_mail(&store).await;
+    store
+        .settle(leased.entry.id, leased.fence, done(), Also::default())
+        .await
+        .unwrap();
+    claim_mail(&store).await;
+    let counts = store.counts().await.unwrap();
+    assert_eq!(
+        counts.into_iter().collect::<Vec<_>>(),
+        [
+            ((entry::Kind::Mail, State::Ready), 1),
+            ((entry::Kind::Mail, State::Leased), 1),
+            ((entry::Kind::Mail, State::Accepted), 1),
+            ((entry::Kind::Work, State::Ready), 1),
+        ]
+    );
+    store.purge(Duration::ZERO).await.unwrap();
+    assert_eq!(store.counts().await.unwrap().len(), 3);
+    assert_eq!(store.lanes().await.unwrap()[0].waiting, 1);
+}
+
+// ---- files ----
+
+fn seen(watch: &str, relative: &str) -> SeenFile {
+    SeenFile {
+        watch: watch.to_owned(),
+        root: PathBuf::from("/srv/in"),
+        relative: PathBuf::from(relative),
+        size: 7,
+        mtime_ns: 1_700_000_000_000_000_001,
+        hash: Some([7; 32]),
+        arrivals: 1,
+        gone: false,
+    }
+}
+
+fn file(relative: &str) -> FileRef {
+    FileRef {
+        root: PathBuf::from("/srv/in"),
+        relative: PathBuf::from(relative),
+        size: 7,
+        mtime_ns: 1_700_000_000_000_000_001,
+    }
+}
+
+async fn seen_files_are_kept_by_the_bytes_of_their_path(place: Place) {
+    let store = place.open().await;
+    let odd = SeenFile {
+        relative: not_utf8("x"),
+        hash: None,
+        ..seen("w", "")
+    };
+    let batch = |seen: Vec<SeenFile>| Batch {
+        seen,
+        ..Batch::default()
+    };
+    store
+        .record(batch(vec![odd.clone(), seen("w", "x\u{fffd}\n"), seen("v", "x")]))
+        .await
+        .unwrap();
+    let newer = SeenFile {
+        size: 9,
+        arrivals: 2,
+        gone: true,
+        ..odd.clone()
+    };
+    store.record(batch(vec![newer.clone()])).await.unwrap();
+    let known = store.seen("w").await.unwrap();
+    assert_eq!(known.len(), 2);
+    assert!(known.contains(&newer) && known.contains(&seen("w", "x\u{fffd}\n")));
+    // Known by its files, but its first look is not complete.
+    assert!(store.watches().await.unwrap().iter().all(|watch| !watch.baseline));
+}
+
+async fn a_file_we_took_away_is_gone_in_every_watch_above_it_but_not_in_a_newer_version(place: Place) {
+    let store = place.open().await;
+    let newer = SeenFile {
+        size: 8,
+        ..seen("again", "sub/a")
+    };
+    let above = SeenFile {
+        root: PathBuf::from("/srv"),
+        ..seen("above", "in/sub/a")
+    };
+    let beside = SeenFile {
+        root: PathBuf::from("/srv/in2"),
+        ..seen("beside", "sub/a")
+    };
+    store
+        .record(Batch {
+            seen: vec![seen("w", "sub/a"), seen("w", "sub/b"), newer, above, beside],
+            ..Batch::default()
+        })
+        .await
+        .unwrap();
+    store.admit_alone(work("move")).await.unwrap();
+    let leased = claim_one(&store, entry::Kind::Work, "import").await;
+    let also = Also {
+        gone: vec![file("sub/a")],
+        ..Also::default()
+    };
+    store
+        .settle(leased.entry.id, leased.fence, done(), also)
+        .await
+        .unwrap();
+    for (watch, relative, gone) in [
+        ("w", "sub/a", true),
+        ("w", "sub/b", false),
+        ("again", "sub/a", false),
+        ("above", "in/sub/a", true),
+        ("beside", "sub/a", false),
+    ] {
+        let known = store.seen(watch).await.unwrap();
+        let found = known
+            .iter()
+            .find(|f| f.relative == std::path::Path::new(relative))
+            .unwrap();
+        assert_eq!(found.gone, gone, "{watch} {relative}");
+    }
+}
+
+// ---- cases, grants, marks ----
+
+async fn a_case_is_opened_once_told_once_and_opened_again_after_it_closed(place: Place) {
+    let store = place.open().await;
+    let case = |text: &str| NewCase {
+        key: "account:office".to_owned(),
+        kind: "account".to_owned(),
+        subject: "office".to_owned(),
+        reason: Reason {
+            reply: Some("AADSTS700082".to_owned()),
+            steps: vec!["tidings auth login office".to_owned()],
+            ..Reason::new(text)
+        },
+    };
+    assert!(store.open_case(case("the sign-in ran out")).await.unwrap());
+    assert!(!store.open_case(case("it still is")).await.unwrap());
+    let open = store.open_cases().await.unwrap();
+    assert_eq!(open.len(), 1);
+    assert_eq!(open[0].reason.text, "it still is");
+    assert!(store.close_case("account:office").await.unwrap());
+    assert!(!store.close_case("account:office").await.unwrap());
+    assert!(store.open_cases().await.unwrap().is_empty());
+    assert!(store.open_case(case("and again")).await.unwrap());
+    let told = store.pending_events(9).await.unwrap();
+    assert_eq!(told.len(), 2);
+    assert_eq!(
+        told[0].happening.key,
+        format!("trouble:account:office:{}", open[0].number)
+    );
+    assert_eq!(
+        (told[0].happening.kind, told[0].happening.subject.as_str()),
+        (Kind::Trouble, "office")
+    );
+    let facts = &told[0].happening.facts["trouble"];
+    assert_eq!(facts["key"], json!("account:office"));
+    assert_eq!(facts["kind"], json!("account"));
+    assert_eq!(facts["text"], json!("the sign-in ran out (AADSTS700082)"));
+    assert_eq!(facts["steps"], json!(["tidings auth login office"]));
+    assert_eq!(facts["since"], json!(told[0].happening.time.to_string()));
+}
+
+async fn a_grant_is_compared_and_set(place: Place) {
+    let store = place.open().await;
+    assert_eq!(store.grant("office").await.unwrap(), None);
+    let first = store.put_grant("office", None, b"one".to_vec()).await.unwrap();
+    let other = place.open().await;
+    let second = other
+        .put_grant("office", Some(first), b"two".to_vec())
+        .await
+        .unwrap();
+    for stale in [None, Some(first)] {
+        let error = store
+            .put_grant("office", stale, b"old".to_vec())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StoreError::Stale { .. }), "{error}");
+        assert!(store.delete_grant("office", stale).await.is_err());
+    }
+    let grant = store.grant("office").await.unwrap().unwrap();
+    assert_eq!((grant.version, grant.sealed), (second, b"two".to_vec()));
+}
+
+async fn a_deleted_grant_never_gives_its_version_to_another(place: Place) {
+    let store = place.open().await;
+    let first = store.put_grant("office", None, b"one".to_vec()).await.unwrap();
+    store.delete_grant("office", Some(first)).await.unwrap();
+    assert_eq!(store.grant("office").await.unwrap(), None);
+    let next = store.put_grant("office", None, b"two".to_vec()).await.unwrap();
+    assert!(next > first);
+    // Who slept through all that does not overwrite the new sign-in with the old one's renewal.
+    assert!(
+        store
+            .put_grant("office", Some(first), b"old".to_vec())
+            .await
+            .is_err()
+    );
+}
+
+async fn marks_are_set_read_and_deleted_by_prefix(place: Place) {
+    let store = place.open().await;
+    let mark = |key: &str, value: Value| (key.to_owned(), value);
+    store
+        .set_marks(vec![
+            mark("slot:b", json!(2)),
+            mark("slot:a", json!(1)),
+            mark("slot;", json!(0)),
+            mark("slo", json!(null)),
+        ])
+        .await
+        .unwrap();
+    store
+        .set_marks(vec![mark("slot:b", json!({"x": [1]}))])
+        .await
+        .unwrap();
+    assert_eq!(
+        store.marks("slot:").await.unwrap(),
+        [mark("slot:a", json!(1)), mark("slot:b", json!({"x": [1]}))]
+    );
+    store.delete_marks("slot:").await.unwrap();
+    assert_eq!(
+        store.marks("").await.unwrap(),
+        [mark("slo", json!(null)), mark("slot;", json!(0))]
+    );
+}
+
+// ---- together ----
+
+async fn a_thousand_concurrent_records_are_all_there_after_reopening(place: Place) {
+    let store = place.open().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..1000 {
+        let store = store.clone();
+        tasks.spawn(async move { record_one(&store, schedule(&format!("key-{n}"))).await });
+    }
+    let ids: HashSet<EventId> = tasks.join_all().await.into_iter().collect();
+    assert_eq!(ids.len(), 1000);
+    drop(store);
+    let pending = place.open().await.pending_events(2000).await.unwrap();
+    assert_eq!(pending.iter().map(|event| event.id).collect::<HashSet<_>>(), ids);
+}
+
+async fn a_refused_request_does_not_disturb_its_neighbours(place: Place) {
+    let store = place.open().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..300 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            if n % 3 == 0 {
+                assert!(store.cancel(EntryId(-n)).await.is_err());
+                // The last of its parts is refused, so none of them is there.
+                let mut ghost = schedule(&format!("ghost-{n}"));
+                ghost.origin = None;
+                let also = Also {
+                    events: vec![ghost],
+                    ..Also::default()
+                };
+                assert!(store.settle(EntryId(-n), Fence(1), done(), also).await.is_err());
+            } else {
+                record_one(&store, schedule(&format!("key-{n}"))).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    let pending = place.open().await.pending_events(999).await.unwrap();
+    assert_eq!(pending.len(), 200);
+}
+
+async fn readers_are_served_while_a_writer_works(place: Place) {
+    let store = place.open().await;
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for n in 0..200 {
+                store
+                    .record(events((0..20).map(|m| schedule(&format!("{n}-{m}"))).collect()))
+                    .await
+                    .unwrap();
+            }
+        }
+    });
+    let other = place.open().await;
+    let mut last = 0;
+    while !writing.is_finished() {
+        for store in [&store, &other] {
+            let seen = store.pending_events(5000).await.unwrap().len();
+            assert!(seen >= last, "what was seen once is seen again");
+            assert_eq!(seen % 20, 0, "a batch is seen whole");
+            last = seen;
+        }
+    }
+    writing.await.unwrap();
+    assert_eq!(other.pending_events(5000).await.unwrap().len(), 4000);
+}
+
+async fn two_handles_see_each_other_and_hear_of_it(place: Place) {
+    let (here, there) = (place.open().await, place.open().await);
+    here.foreign_change().await;
+    let changes = here.changes();
+    record_one(&here, schedule("mine")).await;
+    assert!(changes.has_changed().unwrap());
+    assert!(!here.foreign_change().await, "one's own write is no news");
+    let mut changes = here.changes();
+    changes.mark_unchanged();
+    record_one(&there, schedule("theirs")).await;
+    assert!(!changes.has_changed().unwrap());
+    assert!(here.foreign_change().await);
+    assert!(changes.has_changed().unwrap());
+    assert!(!here.foreign_change().await, "told once");
+    assert_eq!(here.pending_events(9).await.unwrap().len(), 2);
+    // Both write at once; each waits for the other.
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let store = if n % 2 == 0 { here.clone() } else { there.clone() };
+        tasks.spawn(async move { record_one(&store, schedule(&format!("{n}"))).await });
+    }
+    assert_eq!(
+        tasks.join_all().await.into_iter().collect::<HashSet<_>>().len(),
+        100
+    );
+}
+
+async fn changes_tick_when_something_became_due(place: Place) {
+    let store = place.open().await;
+    let mut changes = store.changes();
+    let mut ticked = || {
+        let ticked = changes.has_changed().unwrap();
+        changes.mark_unchanged();
+        ticked
+    };
+    record_one(&store, schedule("a")).await;
+    assert!(ticked());
+    record_one(&store, schedule("a")).await;
+    assert!(!ticked(), "nothing new");
+    let id = store.admit_alone(mail("a")).await.unwrap().id;
+    assert!(ticked());
+    let leased = claim_mail(&store).await;
+    assert!(!ticked());
+    store
+        .settle(
+            id,
+            leased.fence,
+            Settlement::Hold(Reason::new("why")),
+            Also::default(),
+        )
+        .await
+        .unwrap();
+    assert!(!ticked());
+    store.retry(id).await.unwrap();
+    assert!(ticked());
+    store.set_marks(vec![("x".to_owned(), json!(1))]).await.unwrap();
+    assert!(!ticked());
+}
+
+// ---- forgetting ----
+
+async fn purge_forgets_what_is_finished_and_old(place: Place) {
+    let then = time("2026-05-01T12:00:00Z");
+    let store = place.open_at(then).await;
+    let mut ids = Vec::new();
+    for key in ["sent", "waiting", "nobody"] {
+        let event = record_one(&store, schedule(key)).await;
+        let entries = if key == "nobody" {
+            vec![]
+        } else {
+            vec![NewEntry {
+                event: Some(event),
+                lane: key.to_owned(),
+                ..mail(key)
+            }]
+        };
+        let admission = Admission {
+            event,
+            entries,
+            verdicts: vec![verdict("r", "fired")],
+        };
+        store.admit(vec![admission]).await.unwrap();
+        ids.push(event);
+    }
+    ids.push(record_one(&store, schedule("not dispatched")).await);
+    let leased = claim_one(&store, entry::Kind::Mail, "sent").await;
+    store
+        .settle(leased.entry.id, leased.fence, done(), Also::default())
+        .await
+        .unwrap();
+    let gone = SeenFile {
+        gone: true,
+        ..seen("w", "gone")
+    };
+    store
+        .record(Batch {
+            seen: vec![gone, seen("w", "here")],
+            ..Batch::default()
+        })
+        .await
+        .unwrap();
+    let day = Duration::from_secs(86_400);
+    let store = place.open_at(then + SignedDuration::from_hours(23)).await;
+    assert_eq!(store.purge(day).await.unwrap(), tidings::store::Purged::default());
+    let store = place.open_at(then + SignedDuration::from_hours(25)).await;
+    let purged = store.purge(day).await.unwrap();
+    assert_eq!((purged.entries, purged.events, purged.seen), (1, 2, 1));
+    let mut left = Vec::new();
+    for id in ids {
+        left.push(store.event(id).await.unwrap().is_some());
+    }
+    assert_eq!(left, [false, true, false, true]);
+    assert_eq!(store.seen("w").await.unwrap(), [seen("w", "here")]);
+}
+
+async fn purge_keeps_the_memory_of_a_gone_file_while_an_event_of_it_is_left(place: Place) {
+    let store = place.open().await;
+    let mut event = happened("file:a:1", Kind::FileArrives, "/srv/in/a");
+    event.file = Some(file("a"));
+    let gone = SeenFile {
+        gone: true,
+        ..seen("watch-1", "a")
+    };
+    let batch = Batch {
+        events: vec![event],
+        seen: vec![gone],
+        ..Batch::default()
+    };
+    let id = store.record(batch).await.unwrap()[0].id;
+    // Its arrivals would be counted from the start, and the next one taken for this event.
+    assert_eq!(store.purge(Duration::ZERO).await.unwrap().seen, 0);
+    let admission = Admission {
+        event: id,
+        entries: vec![],
+        verdicts: vec![],
+    };
+    store.admit(vec![admission]).await.unwrap();
+    let purged = store.purge(Duration::ZERO).await.unwrap();
+    assert_eq!((purged.events, purged.seen), (1, 1));
+}
+
+async fn purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again(place: Place) {
+    let store = place.open().await;
+    let event = record_one(&store, schedule("a")).await;
+    let sent = NewEntry {
+        event: Some(event),
+        ..mail("a/sent")
+    };
+    let uncomposed = NewEntry {
+        key: "a/uncomposed".to_owned(),
+        effect: Vec::new(),
+        held: Some(Reason::new("the template asks for file.nmae")),
+        ..sent.clone()
+    };
+    let admission = || Admission {
+        event,
+        entries: vec![sent.clone(), uncomposed.clone()],
+        verdicts: vec![],
+    };
+    let admitted = store.admit(vec![admission()]).await.unwrap();
+    let leased = claim_mail(&store).await;
+    store
+        .settle(leased.entry.id, leased.fence, done(), Also::default())
+        .await
+        .unwrap();
+    assert_eq!(store.purge(Duration::ZERO).await.unwrap().entries, 0);
+    store.retry(admitted[0][1].id).await.unwrap();
+    assert_eq!(store.purge(Duration::ZERO).await.unwrap().entries, 0);
+    let again = store.admit(vec![admission()]).await.unwrap();
+    assert!(!again[0][0].fresh, "it would be sent twice");
+    store.cancel(again[0][1].id).await.unwrap();
+    let purged = store.purge(Duration::ZERO).await.unwrap();
+    assert_eq!((purged.entries, purged.events), (2, 1));
+}
