@@ -9,6 +9,7 @@
 //!
 //! [`work`] does the steps of a [`Work`] in order.
 
+pub mod attach;
 pub mod email;
 pub mod file;
 pub mod run;

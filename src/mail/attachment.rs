@@ -38,7 +38,9 @@ pub fn media_type(name: &str, first: &[u8]) -> String {
     let found_type = found.map(|kind| kind.mime_type());
     let runs = found.is_some_and(|kind| kind.matcher_type() == infer::MatcherType::App)
         || matches!(found_type, Some("text/html" | "text/x-shellscript"))
-        || first.starts_with(b"#!");
+        || [&b"#!"[..], b"MZ", b"\x7fELF"]
+            .iter()
+            .any(|magic| first.starts_with(magic));
     let class = |kind: &str| kind.split('/').next().unwrap_or_default().to_owned();
     let chosen = match (named, found_type) {
         (Some(named), Some(found)) if runs => {

@@ -23,10 +23,9 @@ const PIECE: usize = 57 * 1024;
 
 /// A message before it is written.
 pub struct Draft<'a> {
-    /// From.
+    /// From. There is no Sender beside it: a shared mailbox is written from with the right to send *as* it, and
+    /// readers show a Sender as "on behalf of".
     pub from: &'a Mailbox,
-    /// Sender, where somebody else submits.
-    pub sender: Option<&'a Mailbox>,
     /// Reply-To.
     pub reply_to: Option<&'a Mailbox>,
     /// To.
@@ -119,9 +118,6 @@ impl Draft<'_> {
     fn head(&self) -> String {
         let mut head = String::new();
         header::mailboxes(&mut head, "From", [self.from]);
-        if let Some(sender) = self.sender {
-            header::mailboxes(&mut head, "Sender", [sender]);
-        }
         if let Some(reply_to) = self.reply_to {
             header::mailboxes(&mut head, "Reply-To", [reply_to]);
         }

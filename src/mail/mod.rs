@@ -5,6 +5,7 @@ pub mod attachment;
 pub mod header;
 pub mod message;
 pub mod reply;
+pub mod zip;
 
 use crate::mail::address::Address;
 use serde::{Deserialize, Serialize};

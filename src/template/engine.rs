@@ -1,7 +1,7 @@
 //! The one place that knows handlebars: guards a source, parses it, renders it within limits.
 //!
 //! The parser and the renderer call themselves for each nesting, so what could exhaust the stack is refused by
-//! [`guard`] before either sees it. While rendering, a [`Budget`] of this thread counts turns of loops and bytes:
+//! [`guard`] before either sees it. While rendering, a budget of this thread counts turns of loops and bytes:
 //! a block rendered for a partial is collected in memory by the library, where a limited writer cannot see it.
 
 use crate::template::helpers;
@@ -85,11 +85,11 @@ pub fn guard(source: &str) -> Result<(), Fault> {
         } else if rest.starts_with('#') || raw {
             open.push(0);
             depth += 1;
-        } else if rest.starts_with("else") || rest.starts_with('^') {
-            if let Some(chain) = open.last_mut() {
-                *chain += 1;
-                depth += 1;
-            }
+        } else if (rest.starts_with("else") || rest.starts_with('^'))
+            && let Some(chain) = open.last_mut()
+        {
+            *chain += 1;
+            depth += 1;
         }
         if depth > MAX_BLOCKS {
             return Err(
@@ -408,6 +408,9 @@ pub fn render(
                 (Some(spent), _) => spent.to_owned(),
                 (None, RenderErrorReason::MissingVariable(Some(name))) => {
                     format!("`{name}` is not among the facts of this event")
+                }
+                (None, RenderErrorReason::MissingVariable(None)) => {
+                    "what `lookup` looks for is not there".to_owned()
                 }
                 (None, RenderErrorReason::IOError(error)) => error.to_string(),
                 (None, reason) => reason.to_string(),

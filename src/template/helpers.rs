@@ -19,7 +19,6 @@ use handlebars::{
 };
 use jiff::Timestamp;
 use serde_json::Value;
-use std::fmt::Write as _;
 
 /// Names of our helpers.
 pub const OURS: [&str; 9] = [
@@ -227,9 +226,7 @@ fn date(args: &Args<'_, '_>) -> Result<Value, String> {
 
 /// Shows a time, or says what is wrong with the format.
 pub fn strftime(format: &str, time: Timestamp) -> Result<String, String> {
-    let mut out = String::new();
-    write!(out, "{}", time.to_zoned(engine::zone()).strftime(format))
-        .map(|()| out)
+    jiff::fmt::strtime::format(format, &time.to_zoned(engine::zone()))
         .map_err(|_| format!("`{}` is not a strftime format", format.escape_debug()))
 }
 

@@ -1,7 +1,7 @@
 //! From files to templates: what is shipped, then the setup's own, all problems at once.
 
 use crate::template::engine::{self, Fault, Parsed, place_of};
-use crate::template::set::{MAIL, Mail, Piece, Set};
+use crate::template::set::{MAIL, Mail, Part, Piece, Set};
 use crate::template::variables::{self, Found, closest};
 use crate::template::{MAX_OUTPUT, TemplateProblem, Text, Use};
 use serde::Deserialize;
@@ -462,9 +462,13 @@ fn compile_mail(
         }
         mail.shows_omitted |= variable.path.get(1).is_some_and(|name| name == "omitted");
     }
+    let part = Part {
+        template,
+        above: source.text[..source.body].matches('\n').count(),
+    };
     match form {
-        Form::Html => mail.html = Some(template),
-        Form::Text => mail.text = Some(template),
+        Form::Html => mail.html = Some(part),
+        Form::Text => mail.text = Some(part),
     }
 }
 
@@ -489,6 +493,10 @@ fn front(mail: &mut Mail, source: &Source, problems: &mut Vec<TemplateProblem>) 
                 engine::offset_of(yaml, number(place.line()), number(place.column()))
             });
             let message = error.without_snippet().to_string();
+            // It counts lines from the front matter's start; the place is told from the file's.
+            let message = message
+                .rsplit_once(" at line ")
+                .map_or(message.as_str(), |(what, _)| what);
             problems.push(
                 source.problem(
                     Fault::new(

@@ -242,9 +242,9 @@ pub struct Attached {
 pub struct Omitted {
     /// Its name, safe to show.
     pub name: String,
-    /// Bytes.
+    /// Bytes; 0 where there is no file.
     pub size: u64,
-    /// Where it lies.
+    /// Where it lies; empty where there is no file.
     pub path: String,
     /// Why, in a sentence.
     pub why: String,

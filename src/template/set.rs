@@ -29,13 +29,38 @@ pub struct Mail {
     /// From the front matter.
     pub headers: Vec<(String, Piece)>,
     /// The page.
-    pub html: Option<Parsed>,
+    pub html: Option<Part>,
     /// The text.
-    pub text: Option<Parsed>,
+    pub text: Option<Part>,
     /// Facts used, in all of it.
     pub uses: Vec<Use>,
     /// It says itself what was too big to attach.
     pub shows_omitted: bool,
+}
+
+/// A page or a text.
+#[derive(Debug)]
+pub struct Part {
+    /// What stands below the front matter.
+    pub template: Parsed,
+    /// Lines above it in its file.
+    pub above: usize,
+}
+
+impl Part {
+    fn render(
+        &self,
+        data: &Value,
+        registry: &Handlebars<'_>,
+        zone: &TimeZone,
+    ) -> Result<String, RenderError> {
+        engine::render(&self.template, data, registry, zone).map_err(|mut error| {
+            if error.line > 0 && self.template.name.as_deref() == Some(&error.template) {
+                error.line += self.above;
+            }
+            error
+        })
+    }
 }
 
 /// One line of front matter.
@@ -119,7 +144,7 @@ impl Set {
             None => None,
             Some(page) => {
                 data["mail"]["signature"] = self.signature(options, facts, zone, true)?.into();
-                let mut page = engine::render(page, &data, &self.html, zone)?;
+                let mut page = page.render(&data, &self.html, zone)?;
                 if !mail.shows_omitted && !options.omitted.is_empty() {
                     append(&mut page, &omitted_html(options));
                 }
@@ -130,7 +155,7 @@ impl Set {
         let text = match (&mail.text, &page) {
             (Some(text), _) => {
                 data["mail"]["signature"] = self.signature(options, facts, zone, false)?.into();
-                let mut text = engine::render(text, &data, &self.text, zone)?;
+                let mut text = text.render(&data, &self.text, zone)?;
                 if !mail.shows_omitted && !options.omitted.is_empty() {
                     text.push_str(&omitted_text(options));
                 }
@@ -170,9 +195,8 @@ impl Set {
             return Ok(String::new());
         };
         let mail = self.mail(name)?;
-        let render = |part: &Parsed, page: bool| {
-            engine::render(part, facts, if page { &self.html } else { &self.text }, zone)
-        };
+        let render =
+            |part: &Part, page: bool| part.render(facts, if page { &self.html } else { &self.text }, zone);
         match (page, &mail.html, &mail.text) {
             (true, Some(part), _) => render(part, true),
             (true, None, Some(part)) => {
@@ -202,13 +226,15 @@ fn append(page: &mut String, part: &str) {
 #[allow(clippy::cast_precision_loss)] // shown with one digit
 fn omitted_lines(options: &RenderOptions<'_>) -> impl Iterator<Item = String> {
     options.omitted.iter().map(|file| {
-        format!(
-            "{} ({}): {}. It lies at {}",
-            file.name,
-            helpers::bytes(file.size as f64),
-            file.why,
-            file.path
-        )
+        let size = match file.size {
+            0 => String::new(),
+            size => format!(" ({})", helpers::bytes(size as f64)),
+        };
+        let place = match file.path.as_str() {
+            "" => String::new(),
+            path => format!(". It lies at {path}"),
+        };
+        format!("{}{size}: {}{place}", file.name, file.why)
     })
 }
 

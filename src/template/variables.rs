@@ -485,7 +485,6 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::template::Text;
 
     fn uses(source: &str) -> Vec<String> {
