@@ -1,12 +1,20 @@
 //! Advice: from what a server said to what a person can do about it.
 //!
 //! The catalog is data (`src/advice/catalog.yaml`, compiled in). This module knows no
-//! transport and no grant: it is given a [`Symptom`] and returns the entry that fits it best.
+//! transport and no grant: it is given a [`Symptom`] and returns the entry that fits it best
+//! ([`advise`]), and from both what is to be done by itself ([`disposition`]). Pure.
+//!
+//! Neither the texts nor all codes are promised by the vendors to stay. So a reply that the catalog
+//! does not know gets honest words and a class from its first digit, and the server's own words
+//! always stay beside the advice.
 
+use serde::Deserialize;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Whose servers an account uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Provider {
     /// Microsoft 365 and its clouds.
     Microsoft,
@@ -17,7 +25,8 @@ pub enum Provider {
 }
 
 /// At which step something was refused. A hint for ranking, not a filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)]
 pub enum Stage {
     Authorize,
@@ -56,4 +65,436 @@ pub struct Symptom {
     pub text: String,
     /// How long the server asked us to wait.
     pub retry_after: Option<Duration>,
+    /// What we found out ourselves, without or beside a server's word.
+    pub local: Option<Local>,
 }
+
+/// What we refuse or notice ourselves. Each has its entry in the catalog, under a `local:` fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// No answer to the final dot.
+    DataTimeout,
+    /// The server's name has no address.
+    DnsFailure,
+    /// No connection.
+    ConnectFailed,
+    /// The server's certificate is not to be trusted.
+    TlsCertificate,
+    /// TLS could not be set up, for another reason.
+    TlsFailed,
+    /// STARTTLS is required and not offered.
+    StarttlsMissing,
+    /// Plain-text bytes behind the STARTTLS reply.
+    StarttlsInjected,
+    /// A credential would cross an unprotected connection.
+    CredentialInClear,
+    /// A control character in login name or secret.
+    CredentialCharacters,
+    /// No offered mechanism fits the credential.
+    MechanismMissing,
+    /// Above the server's SIZE.
+    MessageTooBig,
+    /// Needs 8BITMIME, not offered.
+    EightBitUnsupported,
+    /// Needs SMTPUTF8, not offered.
+    Smtputf8Unsupported,
+    /// Silence or hanging up before the point of no return.
+    NoAnswer,
+    /// Not SMTP, or beyond all limits.
+    Protocol,
+    /// Our own copy of the message cannot be read.
+    MessageUnreadable,
+    /// The folder of a file account cannot be written.
+    FolderUnwritable,
+}
+
+impl Local {
+    /// All of them.
+    pub const ALL: [Local; 17] = [
+        Local::DataTimeout,
+        Local::DnsFailure,
+        Local::ConnectFailed,
+        Local::TlsCertificate,
+        Local::TlsFailed,
+        Local::StarttlsMissing,
+        Local::StarttlsInjected,
+        Local::CredentialInClear,
+        Local::CredentialCharacters,
+        Local::MechanismMissing,
+        Local::MessageTooBig,
+        Local::EightBitUnsupported,
+        Local::Smtputf8Unsupported,
+        Local::NoAnswer,
+        Local::Protocol,
+        Local::MessageUnreadable,
+        Local::FolderUnwritable,
+    ];
+
+    /// The fragment that stands for it in the catalog.
+    pub fn fragment(self) -> &'static str {
+        match self {
+            Local::DataTimeout => "local:timeout-after-final-dot",
+            Local::DnsFailure => "local:dns-failure",
+            Local::ConnectFailed => "local:connect-failed",
+            Local::TlsCertificate => "local:tls-certificate",
+            Local::TlsFailed => "local:tls-failed",
+            Local::StarttlsMissing => "local:starttls-missing",
+            Local::StarttlsInjected => "local:starttls-injected",
+            Local::CredentialInClear => "local:credential-in-clear",
+            Local::CredentialCharacters => "local:credential-characters",
+            Local::MechanismMissing => "local:mechanism-missing",
+            Local::MessageTooBig => "local:message-too-big",
+            Local::EightBitUnsupported => "local:eight-bit-unsupported",
+            Local::Smtputf8Unsupported => "local:smtputf8-unsupported",
+            Local::NoAnswer => "local:no-answer",
+            Local::Protocol => "local:protocol",
+            Local::MessageUnreadable => "local:message-unreadable",
+            Local::FolderUnwritable => "local:folder-unwritable",
+        }
+    }
+}
+
+/// What kind of remedy a refusal calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Wait and try again.
+    Retry,
+    /// Wait, and send slower.
+    Throttle,
+    /// Somebody must sign in again.
+    Reauthorize,
+    /// Somebody must change a setting of ours.
+    FixConfig,
+    /// Somebody must grant a right at the provider.
+    FixPermission,
+    /// This recipient does not get it; others may.
+    RejectRecipient,
+    /// This message will not be taken as it is.
+    RejectMessage,
+}
+
+impl Class {
+    /// Another try may help although nobody does anything.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Class::Retry | Class::Throttle)
+    }
+
+    /// The word for it in the catalog and in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Retry => "retry",
+            Class::Throttle => "throttle",
+            Class::Reauthorize => "reauthorize",
+            Class::FixConfig => "fix-config",
+            Class::FixPermission => "fix-permission",
+            Class::RejectRecipient => "reject-recipient",
+            Class::RejectMessage => "reject-message",
+        }
+    }
+}
+
+/// What a refusal means and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// The catalog's entry, or `unknown`.
+    pub id: &'static str,
+    /// What kind of remedy.
+    pub class: Class,
+    /// One sentence.
+    pub meaning: String,
+    /// Steps for a person, in order; words in angle brackets are placeholders.
+    pub steps: Vec<String>,
+    /// Whether the catalog knows it. If not, the class follows from the first digit alone.
+    pub known: bool,
+}
+
+/// What is to be done with a refused mail without asking anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// Try again later.
+    Retry,
+    /// Try again later, and slow the whole mailbox down.
+    Throttle,
+    /// Renew the access token and try once more, at once.
+    RenewToken,
+    /// Keep it until a person has mended something. Other mails of the account share the fault.
+    Hold,
+    /// This recipient is given up, the others are not.
+    RefuseRecipient,
+    /// This mail is given up.
+    Fail,
+}
+
+/// What to do about `symptom`, given its `advice`. `renewed`: a bearer token was renewed already for
+/// this mail, or there is none to renew.
+pub fn disposition(symptom: &Symptom, advice: &Advice, renewed: bool) -> Disposition {
+    if !renewed && renewing_may_help(symptom) {
+        return Disposition::RenewToken;
+    }
+    match advice.class {
+        Class::Retry => Disposition::Retry,
+        Class::Throttle => Disposition::Throttle,
+        Class::Reauthorize | Class::FixConfig | Class::FixPermission => Disposition::Hold,
+        Class::RejectRecipient if symptom.stage == Some(Stage::SmtpRcpt) => Disposition::RefuseRecipient,
+        Class::RejectRecipient | Class::RejectMessage => Disposition::Fail,
+    }
+}
+
+/// Whether a fresh access token may cure it. Exchange says the same `535 5.7.3` to a token that has
+/// run out and to a missing right, so the token is the first suspect; `5.7.139` names a switch that
+/// no token turns.
+pub fn renewing_may_help(symptom: &Symptom) -> bool {
+    let enhanced = symptom.enhanced.as_deref();
+    match (symptom.stage, symptom.code, symptom.http_status) {
+        (Some(Stage::SmtpAuth), Some(535 | 334), _) => enhanced != Some("5.7.139"),
+        (Some(Stage::SmtpAuth), Some(501), _) => enhanced == Some("5.5.127"),
+        (Some(Stage::Graph | Stage::Gmail), _, Some(401)) => true,
+        _ => false,
+    }
+}
+
+/// The best the catalog has for `symptom` at `provider`; honest words where it has nothing.
+///
+/// Ranked: matched by AADSTS number; the account's provider before generic; more keys matched; order
+/// of the file.
+pub fn advise(symptom: &Symptom, provider: Provider) -> Advice {
+    let seen = Seen::of(symptom);
+    CATALOG
+        .iter()
+        .filter_map(|item| item.fit(&seen, provider).map(|rank| (rank, item)))
+        .reduce(|best, next| if next.0 > best.0 { next } else { best })
+        .map_or_else(|| unknown(symptom), |(_, item)| item.advice())
+}
+
+static CATALOG: LazyLock<Vec<Item>> = LazyLock::new(|| {
+    // It cannot fail at a user's: a test reads the same text, and an unknown key is an error in it.
+    read_catalog().unwrap_or_default()
+});
+
+fn read_catalog() -> Result<Vec<Item>, serde_saphyr::Error> {
+    serde_saphyr::from_str(include_str!("advice/catalog.yaml"))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item {
+    id: String,
+    provider: Provider,
+    stage: Stage,
+    #[serde(rename = "match")]
+    keys: Keys,
+    meaning: String,
+    class: Class,
+    advice: Vec<String>,
+    /// Where it was found; for whoever doubts an entry.
+    #[allow(dead_code, reason = "kept for readers of the catalog, not shown")]
+    source: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct Keys {
+    smtp_code: Option<u16>,
+    enhanced: Option<String>,
+    aadsts: Option<u32>,
+    oauth_error: Option<String>,
+    oauth_suberror: Option<String>,
+    http_status: Option<u16>,
+    graph_code: Option<String>,
+    text_contains: Vec<String>,
+}
+
+/// A symptom, made ready to be compared.
+struct Seen<'a> {
+    symptom: &'a Symptom,
+    code: Option<u16>,
+    aadsts: Option<u32>,
+    /// Lower case, one line, without repeated enhanced codes.
+    text: String,
+    /// A server spoke: a `local:` in the text is then its word, not ours.
+    from_server: bool,
+}
+
+impl<'a> Seen<'a> {
+    fn of(symptom: &'a Symptom) -> Seen<'a> {
+        // 552 to RCPT without more means "too many recipients", as 452 does (RFC 5321 4.5.3.1.10).
+        let too_many =
+            symptom.stage == Some(Stage::SmtpRcpt) && symptom.code == Some(552) && symptom.enhanced.is_none();
+        let mut text = symptom.text.to_lowercase();
+        if let Some(enhanced) = &symptom.enhanced {
+            text = text
+                .replacen(" / ", " ", usize::MAX)
+                .replace(&format!(" {enhanced} "), " ");
+        } else {
+            text = text.replace(" / ", " ");
+        }
+        Seen {
+            symptom,
+            code: if too_many { Some(452) } else { symptom.code },
+            aadsts: symptom.aadsts.or_else(|| aadsts_in(&symptom.text)),
+            text: text.split_whitespace().collect::<Vec<_>>().join(" "),
+            from_server: symptom.code.is_some()
+                || symptom.http_status.is_some()
+                || symptom.oauth_error.is_some(),
+        }
+    }
+
+    fn contains(&self, fragment: &str) -> bool {
+        if fragment.starts_with("local:") {
+            return self
+                .symptom
+                .local
+                .is_some_and(|local| local.fragment() == fragment)
+                || (!self.from_server && self.text.contains(fragment));
+        }
+        self.text.contains(&fragment.to_lowercase())
+    }
+}
+
+/// Greater fits better.
+type Rank = (bool, bool, usize);
+
+impl Item {
+    fn fit(&self, seen: &Seen<'_>, provider: Provider) -> Option<Rank> {
+        let symptom = seen.symptom;
+        let keys = &self.keys;
+        let mut matched = 0;
+        let mut all = true;
+        let mut check = |given: bool, fits: bool| {
+            if given {
+                matched += 1;
+                all &= fits;
+            }
+        };
+        check(keys.smtp_code.is_some(), keys.smtp_code == seen.code);
+        check(keys.aadsts.is_some(), keys.aadsts == seen.aadsts);
+        check(
+            keys.http_status.is_some(),
+            keys.http_status == symptom.http_status,
+        );
+        check(
+            keys.oauth_error.is_some(),
+            keys.oauth_error == symptom.oauth_error,
+        );
+        check(
+            keys.oauth_suberror.is_some(),
+            keys.oauth_suberror == symptom.oauth_suberror,
+        );
+        check(keys.graph_code.is_some(), keys.graph_code == symptom.graph_code);
+        if let Some(wanted) = &keys.enhanced {
+            check(
+                true,
+                symptom
+                    .enhanced
+                    .as_deref()
+                    .is_some_and(|seen| enhanced_fits(wanted, seen)),
+            );
+        }
+        if !keys.text_contains.is_empty() {
+            check(
+                true,
+                keys.text_contains.iter().any(|fragment| seen.contains(fragment)),
+            );
+        }
+        if !all || matched == 0 {
+            return None;
+        }
+        let by_aadsts = keys.aadsts.is_some();
+        let own = self.provider == provider;
+        if !(own || by_aadsts || self.provider == Provider::Generic) {
+            return None;
+        }
+        if matched == 1 && keys.http_status.is_some() && symptom.stage != Some(self.stage) {
+            return None;
+        }
+        may_follow(self.class, symptom.stage).then_some((by_aadsts, own, matched))
+    }
+
+    fn advice(&'static self) -> Advice {
+        Advice {
+            id: &self.id,
+            class: self.class,
+            meaning: self.meaning.clone(),
+            steps: self.advice.clone(),
+            known: true,
+        }
+    }
+}
+
+/// Whether a refusal at `stage` can be about what `class` blames. A server that turns away the
+/// connection or the sign-in with 550 or 554 says nothing about recipient or message: to fail the
+/// mail for it would be to lose it.
+fn may_follow(class: Class, stage: Option<Stage>) -> bool {
+    use Stage::*;
+    match class {
+        Class::RejectRecipient => !matches!(
+            stage,
+            Some(Authorize | Token | Connect | Tls | SmtpAuth | SmtpMail)
+        ),
+        Class::RejectMessage => !matches!(stage, Some(Authorize | Token | Connect | Tls | SmtpAuth)),
+        _ => true,
+    }
+}
+
+/// `wanted` is `x.y.z`, or `x.y.a-b` for a range in the last number.
+fn enhanced_fits(wanted: &str, seen: &str) -> bool {
+    let range = || {
+        let (prefix, numbers) = wanted.rsplit_once('.')?;
+        let (first, last) = numbers.split_once('-')?;
+        let (seen_prefix, seen_last) = seen.rsplit_once('.')?;
+        let bounds = first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?;
+        Some(prefix == seen_prefix && bounds.contains(&seen_last.parse().ok()?))
+    };
+    wanted == seen || range().unwrap_or(false)
+}
+
+/// The number in the first `AADSTSnnn` of a text.
+fn aadsts_in(text: &str) -> Option<u32> {
+    let (_, rest) = text.split_once("AADSTS")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+/// Honest words for what the catalog does not know.
+fn unknown(symptom: &Symptom) -> Advice {
+    use Stage::*;
+    let stage = symptom.stage;
+    let class = match (symptom.code, symptom.http_status) {
+        (Some(500..), _) => match stage {
+            Some(Authorize | Token | Connect | Tls | SmtpAuth | SmtpMail) => Class::FixConfig,
+            Some(SmtpRcpt) => Class::RejectRecipient,
+            _ => Class::RejectMessage,
+        },
+        (Some(_), _) => Class::Retry,
+        (None, Some(429)) => Class::Throttle,
+        (None, Some(408 | 500..)) => Class::Retry,
+        (None, Some(401)) => Class::Reauthorize,
+        (None, Some(403)) => Class::FixPermission,
+        (None, Some(_)) => Class::FixConfig,
+        (None, None) if symptom.oauth_error.is_some() => Class::FixConfig,
+        (None, None) => Class::Retry,
+    };
+    let (meaning, step) = if class.is_transient() {
+        (
+            "We do not know this answer; its code says that a later try may succeed.",
+            "Nothing needs to be done now: it is tried again by itself.",
+        )
+    } else {
+        (
+            "We do not know this answer; its code says that trying again as it is will not help.",
+            "Read the server's own words; they say more than we know.",
+        )
+    };
+    Advice {
+        id: "unknown",
+        class,
+        meaning: meaning.to_owned(),
+        steps: vec![step.to_owned()],
+        known: false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

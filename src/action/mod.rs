@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | [`email`] | a [`Mail`]: envelope and frozen bytes | `sender` |
 //! | [`run`] | a [`Step::Run`] of a [`Work`] | a process group of its own |
-//! | [`file`] | a [`Step::File`] of a [`Work`] | the file system |
+//! | [`mod@file`] | a [`Step::File`] of a [`Work`] | the file system |
 //!
 //! [`work`] does the steps of a [`Work`] in order.
 

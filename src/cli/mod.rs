@@ -16,8 +16,10 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "tidings", version, about, long_about = None, propagate_version = true)]
 pub struct Cli {
+    /// Options every command takes.
     #[command(flatten)]
     pub global: Global,
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }

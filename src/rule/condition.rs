@@ -7,12 +7,12 @@
 //!
 //! Everything that can be wrong is said when the condition is compiled, not in the night it is first
 //! needed: names against the [`Vocabulary`], types by trying each part of the condition on sample
-//! facts ([`prove`]). What is left to go wrong later are values: a division by zero, a text that is no
+//! facts (`prove`). What is left to go wrong later are values: a division by zero, a text that is no
 //! number.
 //!
 //! The CEL library recurses over its tree, and a stack that overflows ends the process. So a
 //! condition is parsed and proved on a thread of its own with room for the worst 2 KB can hold, and
-//! a tree deeper than [`DEPTH`] is refused there; what remains runs on any stack. Macros may be
+//! a tree deeper than `DEPTH` is refused there; what remains runs on any stack. Macros may be
 //! nested twice, patterns take linear time, so the time of a check is bounded too.
 //!
 //! Beside CEL's own functions there are `matches(text, pattern)`, with compiled patterns kept, and

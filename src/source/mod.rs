@@ -2,7 +2,7 @@
 //!
 //! | source | notices | by |
 //! |---|---|---|
-//! | [`file`] | files that settled in a watched folder | [`watch`] (a hint), [`scan`] (the truth), [`settle`] (when a writer is done) |
+//! | [`mod@file`] | files that settled in a watched folder | [`watch`] (a hint), [`scan`] (the truth), [`settle`] (when a writer is done) |
 //! | [`schedule`] | calendar times | the wall clock |
 //! | [`job`] | jobs that ended | what delivery settled, and `tidings exec` |
 

@@ -3,7 +3,7 @@
 //! | kind | takes responsibility when | tells about each recipient |
 //! |---|---|---|
 //! | [`smtp`] | 2xx to the final dot | yes |
-//! | [`file`] | the file and its folder are synced | no, all or none |
+//! | [`mod@file`] | the file and its folder are synced | no, all or none |
 //!
 //! A transport knows no OAuth2: it is handed a [`Login`]. It knows no outbox: before the point of no
 //! return it asks a [`Gate`], and only goes on when that is open.
@@ -12,8 +12,9 @@ pub mod dialogue;
 pub mod file;
 pub mod smtp;
 pub mod tls;
+pub mod transcript;
 
-use crate::advice::Symptom;
+use crate::advice::{Local, Symptom};
 use crate::config::secret::Secret;
 use crate::mail::Envelope;
 use crate::mail::address::Address;
@@ -96,8 +97,19 @@ impl Gate for Open {
 pub struct Report {
     /// What became of the whole.
     pub verdict: Verdict,
-    /// What became of each recipient of the envelope that the server spoke about.
+    /// What became of each recipient that the server decided about for good: the accepted ones, if
+    /// the whole was accepted, and those it refused by name. Whoever is missing shares the verdict.
     pub recipients: Vec<(Address, RecipientVerdict)>,
+}
+
+impl Report {
+    /// A report without a word about single recipients.
+    pub(crate) fn of(verdict: Verdict) -> Report {
+        Report {
+            verdict,
+            recipients: Vec::new(),
+        }
+    }
 }
 
 /// What became of one recipient.
@@ -125,6 +137,8 @@ pub enum Verdict {
         text: String,
         /// Whether another try may help by itself.
         transient: bool,
+        /// What it was, for the advice catalog.
+        local: Local,
     },
     /// Past the gate, and no answer came.
     Unknown {
@@ -133,6 +147,23 @@ pub enum Verdict {
     },
     /// The gate stayed shut.
     GateClosed(GateClosed),
+}
+
+impl Verdict {
+    /// What `advice` is to be asked about; `None` where there is nothing to mend.
+    pub fn symptom(&self) -> Option<Symptom> {
+        let ours = |text: &str, local| Symptom {
+            text: text.to_owned(),
+            local: Some(local),
+            ..Symptom::default()
+        };
+        match self {
+            Verdict::Refused(symptom) => Some(symptom.clone()),
+            Verdict::Unreached { text, local, .. } => Some(ours(text, *local)),
+            Verdict::Unknown { text } => Some(ours(text, Local::DataTimeout)),
+            Verdict::Accepted { .. } | Verdict::GateClosed(_) => None,
+        }
+    }
 }
 
 /// Time limits of a session (RFC 5321 4.5.3.2).

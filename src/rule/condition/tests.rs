@@ -272,10 +272,14 @@ fn conditions_at_the_cap_are_refused_or_run_and_never_abort() {
         }
         assert!(started.elapsed().as_secs() < 5, "{source}");
     }
-    let error = Condition::compile(&chain("1+", "1 > 0"), &data).unwrap_err();
-    assert!(error.message.contains("nested deeper"), "{error:?}");
-    let error = Condition::compile(&nest("(", "true", ")"), &data).unwrap_err();
-    assert!(error.message.contains("nested deeper"), "{error:?}");
+    // Depth counts the comparison, the sum, and the number at the end.
+    let sum = |terms: usize| format!("{}1 > 0", "1+".repeat(terms));
+    Condition::compile(&sum(DEPTH - 2), &data).unwrap();
+    let path = format!("data{} == 1", ".a".repeat(DEPTH));
+    for source in [sum(DEPTH - 1), path, chain("1+", "1 > 0"), nest("(", "true", ")")] {
+        let error = Condition::compile(&source, &data).unwrap_err();
+        assert!(error.message.contains("nested deeper"), "{source}: {error:?}");
+    }
     let error = Condition::compile(&"x".repeat(LONGEST + 1), &data).unwrap_err();
     assert!(error.message.contains("2049 bytes"), "{error:?}");
 }
