@@ -7,11 +7,13 @@
 //! | [`run`] | a [`Step::Run`] of a [`Work`] | a process group of its own |
 //! | [`mod@file`] | a [`Step::File`] of a [`Work`] | the file system |
 //!
-//! [`work`] does the steps of a [`Work`] in order.
+//! [`work`] does the steps of a [`Work`] in order; [`process`] and [`output`] are what a command needs.
 
 pub mod attach;
 pub mod email;
 pub mod file;
+pub mod output;
+pub mod process;
 pub mod run;
 pub mod work;
 

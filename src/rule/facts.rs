@@ -13,10 +13,10 @@
 //! A rule with several triggers may name what any of them brings; where the event at hand brings
 //! less, a template asks `{{#if file}}` and a condition `has(file.name)`.
 
-use crate::source::job::JobReport;
 use crate::event::{Event, FileRef, Kind};
 use crate::rule::index::Branch;
 use crate::rule::{Rule, Trigger};
+use crate::source::job::JobReport;
 use jiff::{Timestamp, Zoned};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;

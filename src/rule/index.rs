@@ -297,6 +297,7 @@ pub(super) mod tests {
     use super::*;
     use crate::action::{Overlap, StepSpec};
     use crate::event::{EventId, NewEvent, Origin};
+    use crate::source::schedule::{Missed, Schedule, ScheduleSpec};
     use globset::{Glob, GlobBuilder};
     use jiff::Timestamp;
     use serde_json::{Map, Value, json};
@@ -510,11 +511,11 @@ pub(super) mod tests {
     #[test]
     fn a_slot_concerns_only_the_rule_of_its_name() {
         let schedule = Trigger::Schedule(
-            crate::source::schedule::Schedule::compile(&crate::source::schedule::ScheduleSpec {
+            Schedule::compile(&ScheduleSpec {
                 cron: Some("0 2 * * *"),
                 every: None,
                 timezone: jiff::tz::TimeZone::UTC,
-                missed: crate::source::schedule::Missed::Once,
+                missed: Missed::Once,
             })
             .unwrap(),
         );

@@ -2,13 +2,21 @@
 //! waits for a store that could not be written.
 //!
 //! A job of ours is reported by delivery in the transaction that settles its entry; a job that runs
-//! elsewhere by `tidings exec`. Both say it with a [`JobReport`].
+//! elsewhere by `tidings exec`. Both say it with a [`JobReport`]. Where the store cannot be written,
+//! `exec` leaves its report as a file ([`leave`]) in `state/reports`, and whoever starts or looks next
+//! records it ([`pick_up`]): a file is removed after the commit, so a crash between makes the same key
+//! twice, which the journal takes once.
 
 use crate::entry::EntryId;
 use crate::event::{FileRef, Kind, NewEvent, Origin};
+use crate::store::{Batch, Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 /// How a job ended: the `job` facts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -96,4 +104,92 @@ pub fn entry_key(entry: EntryId, attempt: u32) -> String {
         0 | 1 => format!("job:entry:{entry}"),
         more => format!("job:entry:{entry}:{more}"),
     }
+}
+
+/// A report that waits in the folder.
+#[derive(Debug, Serialize, Deserialize)]
+struct Left {
+    key: String,
+    report: JobReport,
+}
+
+/// Folder of reports that wait, below the state folder.
+const REPORTS: &str = "reports";
+
+/// Leaves a report as a file, durable when this returns. Blocks.
+pub fn leave(state: &Path, report: &JobReport, key: &str) -> io::Result<PathBuf> {
+    let folder = state.join(REPORTS);
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    let left = Left {
+        key: key.to_owned(),
+        report: report.clone(),
+    };
+    let name: String = key
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(150)
+        .collect();
+    let name = format!("{name}-{}", std::process::id());
+    // Under a name that nobody picks up until it is whole.
+    let temporary = folder.join(format!("{name}.part"));
+    let path = folder.join(format!("{name}.json"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(&serde_json::to_vec(&left)?)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, &path)?;
+    File::open(&folder)?.sync_all()?;
+    Ok(path)
+}
+
+/// Records the reports that wait, and removes their files. One that cannot be read is set aside with
+/// `.bad` at its end. Returns how many were recorded.
+pub async fn pick_up(state: &Path, store: &Store) -> Result<usize, StoreError> {
+    let folder = state.join(REPORTS);
+    let waiting = tokio::task::spawn_blocking(move || waiting(&folder)).await;
+    let mut recorded = 0;
+    // One by one: they are few, and none waits for another that fails.
+    for (path, left) in waiting.unwrap_or_default() {
+        let event = outcome(&left.report, None, &Map::new(), None, left.key);
+        let batch = Batch {
+            events: vec![event],
+            ..Batch::default()
+        };
+        store.record(batch).await?;
+        recorded += 1;
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a job report that is recorded");
+        }
+    }
+    Ok(recorded)
+}
+
+/// The reports of the folder, the oldest end first: success and failure are told in their order.
+fn waiting(folder: &Path) -> Vec<(PathBuf, Left)> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut all: Vec<(PathBuf, Left)> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter_map(|path| {
+            let read = std::fs::read(&path).map_err(io::Error::other);
+            match read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other)) {
+                Ok(left) => Some((path, left)),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "a job report cannot be read; it is set aside as .bad");
+                    let _ = std::fs::rename(&path, path.with_extension("json.bad"));
+                    None
+                }
+            }
+        })
+        .collect();
+    let end = |left: &Left| left.report.ended.parse().unwrap_or(Timestamp::UNIX_EPOCH);
+    all.sort_by_key(|(_, left)| end(left));
+    all
 }
