@@ -233,7 +233,7 @@ rules:
     error: a block is not closed
      --> templates/own.html.hbs:5:1
       |
-    5 |  
+    5 |
       | ^
       |
       = hint: each `{{#if ..}}` needs its `{{/if}}`
@@ -996,7 +996,7 @@ fn a_template_with_a_mistake_in_it() {
     error: a block is not closed
      --> templates/own.html.hbs:6:1
       |
-    6 |  
+    6 |
       | ^
       |
       = hint: each `{{#if ..}}` needs its `{{/if}}`
@@ -1871,6 +1871,29 @@ fn a_file_of_100_mb_is_refused_unread() {
     exit 78
     "#);
     assert!(start.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
+fn a_file_full_of_mistakes_ends() {
+    let unknown: String = (0..20_000).map(|n| format!("x{n}: 1\n")).collect();
+    let wrong: String = (0..2_500)
+        .map(|n| {
+            format!("  r{n}: {{ when: {{ schedule: {{ cron: x }} }}, mail: {{ to: [a, b], from: c }} }}\n")
+        })
+        .collect();
+    let dir = setup(&[
+        ("rules/a.yaml", &unknown),
+        ("rules/b.yaml", &format!("rules:\n{wrong}")),
+    ]);
+    let start = std::time::Instant::now();
+    let said = said(dir.path());
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(said.contains("there may be more problems"), "{said}");
+    assert!(said.len() < 500_000);
 }
 
 #[test]
