@@ -15,12 +15,10 @@
 //! the end of its own work through a trigger: that is what its outcomes are for, and `job_fails: "*"`
 //! would go round in a circle.
 
-use crate::event::{Event, FileRef, Kind};
+use crate::event::{Event, Kind};
 use crate::rule::{Outcome, Rule, Trigger};
-use crate::source::Wanted;
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
 /// Which outcome of a rule's own work.
@@ -229,7 +227,7 @@ impl Rules {
                 .happening
                 .file
                 .as_ref()
-                .is_some_and(|file| wants(wanted, file)),
+                .is_some_and(|file| wanted.wants(&file.relative, file.size)),
             Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Trouble(_) => true,
             Trigger::JobSucceeds(_) => event.happening.kind == Kind::JobSucceeds,
             Trigger::JobFails(_) => event.happening.kind == Kind::JobFails,
@@ -269,19 +267,6 @@ impl Jobs {
     }
 }
 
-/// Whether a file is what a rule looks for in its folder.
-pub fn wants(wanted: &Wanted, file: &FileRef) -> bool {
-    let relative = &file.relative;
-    let deep = relative.components().nth(1).is_some();
-    let name = relative.file_name().map(Path::new);
-    (wanted.recursive || !deep)
-        && file.size >= wanted.min_size
-        && wanted.max_size.is_none_or(|max| file.size <= max)
-        && wanted.matching.is_match(relative)
-        && !wanted.ignore.is_match(relative)
-        && !name.is_some_and(|name| wanted.ignore.is_match(name))
-}
-
 /// Which outcomes of its rule the end of some work stands for.
 fn branches(event: &Event) -> Vec<Branch> {
     match event.happening.kind {
@@ -296,7 +281,8 @@ fn branches(event: &Event) -> Vec<Branch> {
 pub(super) mod tests {
     use super::*;
     use crate::action::{Overlap, StepSpec};
-    use crate::event::{EventId, NewEvent, Origin};
+    use crate::event::{EventId, FileRef, NewEvent, Origin};
+    use crate::source::Wanted;
     use crate::source::schedule::{Missed, Schedule, ScheduleSpec};
     use globset::{Glob, GlobBuilder};
     use jiff::Timestamp;
@@ -421,12 +407,7 @@ pub(super) mod tests {
         want.ignore = ignore.build().unwrap();
         want.min_size = 2;
         want.max_size = Some(5);
-        let takes = |want: &Wanted, relative: &str, size| {
-            wants(
-                want,
-                file_event("w", relative, size).happening.file.as_ref().unwrap(),
-            )
-        };
+        let takes = |want: &Wanted, relative: &str, size| want.wants(std::path::Path::new(relative), size);
         assert!(takes(&want, "a/b.txt", 2) && takes(&want, "b.txt", 5));
         assert!(!takes(&want, "b.txt", 1), "too small");
         assert!(!takes(&want, "b.txt", 6), "too big");
