@@ -36,6 +36,26 @@ fn check(dir: &Path) -> std::process::Output {
         .unwrap()
 }
 
+/// Every mail of every rule of a setup can be looked at, and speaks of its own rule.
+fn previews(dir: &Path) {
+    for file in std::fs::read_dir(dir.join("rules")).unwrap() {
+        let yaml = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let rules: Value = serde_saphyr::from_str(&yaml).unwrap();
+        for (rule, _) in rules["rules"].as_object().unwrap() {
+            let output = Command::new(cargo_bin("tidings"))
+                .arg("-C")
+                .arg(dir)
+                .args(["preview", rule])
+                .output()
+                .unwrap();
+            let shown = text(&output.stdout);
+            assert!(output.status.success(), "{rule}: {}", text(&output.stderr));
+            assert!(shown.contains("subject  "), "{rule}: {shown}");
+            assert!(!shown.contains("sample-rule"), "{rule}: {shown}");
+        }
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -85,6 +105,7 @@ fn every_example_passes_check() {
             entry.path().display(),
             text(&output.stderr)
         );
+        previews(&dir);
         assert!(
             entry.path().join("README.md").is_file(),
             "{} explains itself",
