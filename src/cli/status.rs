@@ -119,7 +119,13 @@ fn described(status: &Status, now: Timestamp) -> String {
         None => "not running".to_owned(),
     });
     lines.push(match status.setup {
-        Ok((rules, accounts)) => format!("setup: {rules} rules, {accounts} accounts"),
+        Ok((rules, accounts)) => {
+            let (rules, accounts) = (
+                show::count(rules as u64, "rule"),
+                show::count(accounts as u64, "account"),
+            );
+            format!("setup: {rules}, {accounts}")
+        }
         Err(problems) => format!("setup: {problems} problems (tidings check); what runs is the set before"),
     });
     if let Some(reload) = &status.reload
@@ -129,7 +135,13 @@ fn described(status: &Status, now: Timestamp) -> String {
         lines.push(format!("last reload: refused at {at} (tidings check)"));
     }
     if !status.watches.is_empty() {
-        lines.push("watches:".to_owned());
+        // What a look left behind is no proof that anybody looks now.
+        let heading = if status.running.is_some() {
+            "watches:"
+        } else {
+            "watches, as they were last seen:"
+        };
+        lines.push(heading.to_owned());
         lines.extend(status.watches.iter().map(super::run::watch_line));
     }
     if !status.schedules.is_empty() {
