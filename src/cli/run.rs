@@ -1,6 +1,6 @@
 //! `tidings run`: the daemon, or the scheduled worker.
 
-use super::{Exit, Global, out, show, tell};
+use super::{Exit, Global, check, out, show, tell};
 use crate::app::{App, AppError, Left, Options, notify};
 use crate::store::Store;
 use crate::store::lock::{Lock, LockError};
@@ -159,15 +159,14 @@ pub fn watch_line(mark: &Value) -> String {
 
 /// Says why it cannot run, and with which code it ends.
 pub fn failed(error: &AppError) -> Exit {
+    if let AppError::Setup(problems) = error {
+        check::show(problems);
+        tell(check::verdict(problems));
+        return Exit::Config;
+    }
     tell(format_args!("error: {error}"));
     match error {
-        AppError::Setup(problems) => {
-            let colour = std::io::stderr().is_terminal();
-            for problem in problems {
-                tell(problem.render(colour));
-            }
-            Exit::Config
-        }
+        AppError::Setup(_) => Exit::Config,
         AppError::Lock(LockError::Busy(_)) => Exit::TryLater,
         AppError::Sender(_) => Exit::Config,
         AppError::Lock(_) | AppError::Store(_) | AppError::Signals(_) => Exit::Unavailable,

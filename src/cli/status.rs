@@ -126,7 +126,10 @@ fn described(status: &Status, now: Timestamp) -> String {
             );
             format!("setup: {rules}, {accounts}")
         }
-        Err(problems) => format!("setup: {problems} problems (tidings check); what runs is the set before"),
+        Err(problems) => format!(
+            "setup: {} (tidings check); what runs is the set before",
+            show::count(problems as u64, "problem")
+        ),
     });
     if let Some(reload) = &status.reload
         && reload.get("ok") == Some(&Value::Bool(false))
