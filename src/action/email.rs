@@ -297,6 +297,7 @@ fn effect(
         sender: spec.from.address.clone(),
         envelope,
         message_id: message_id.to_owned(),
+        refused: Vec::new(),
     };
     serde_json::to_vec(&mail).map_err(|error| Reason::new(format!("the mail cannot be described: {error}")))
 }

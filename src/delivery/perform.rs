@@ -5,7 +5,7 @@ use crate::action::{Mail, Step, Work};
 use crate::clock::Clock;
 use crate::delivery::Plan;
 use crate::delivery::verdict::{self, Trouble, Verdict};
-use crate::entry::{Body, EntryId, Fence, Kind, Leased, OnUnknown, Reason, Settlement};
+use crate::entry::{Body, EntryId, Fence, Kind, Leased, Reason, Settlement};
 use crate::event::{self, FileRef};
 use crate::store::{Also, NewCase, Store};
 use crate::transport::{Content, Gate, GateClosed, Parcel};
@@ -105,6 +105,7 @@ impl Performer {
         let Verdict {
             settlement,
             effect,
+            resend,
             pause,
             trouble,
         } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, random());
@@ -120,8 +121,6 @@ impl Performer {
         }
         let accepted = matches!(settlement, Settlement::Accept(_));
         let effect = effect.and_then(|mail| serde_json::to_vec(&mail).ok());
-        let again = matches!(settlement, Settlement::Lose(_)) && entry.on_unknown == OnUnknown::Resend;
-        let resend = again.then(|| now + self.plan.retry.first);
         self.settle(
             leased,
             settlement,
