@@ -2,9 +2,9 @@
 
 use super::rows::{self, change, collect, first, policy, to_json};
 use super::writer::Tx;
-use super::{files, journal};
+use super::{cases, files, journal};
 use crate::entry::{Body, Entry, EntryId, Fence, Kind, Leased, NewEntry, Reason, Settlement, State, Verb};
-use crate::store::{Admitted, Also, Lane, StoreError};
+use crate::store::{Admitted, Also, Lane, NewCase, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
@@ -31,6 +31,7 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, now: Timestamp) -> R
     } else {
         State::Ready
     };
+    let at = now;
     let now = now.as_microsecond();
     let due = new.due.as_microsecond();
     let fresh: Option<i64> = first(
@@ -78,10 +79,45 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, now: Timestamp) -> R
         &[&id, &new.effect, &bytes, &spool, &len],
     )?;
     tx.tick();
+    if let Some(reason) = &new.held {
+        tell(tx, EntryId(id), new, reason, at)?;
+    }
     Ok(Admitted {
         id: EntryId(id),
         fresh: true,
     })
+}
+
+/// Key of the case of an entry that a person must mend.
+fn case_of(kind: Kind, id: EntryId) -> String {
+    format!("{}:{id}", kind.as_str())
+}
+
+/// An entry that is held from the start is a trouble from the start, in the same transaction; unless it
+/// was to tell of a trouble itself, which would go round in a circle.
+fn tell(tx: &Tx<'_>, id: EntryId, new: &NewEntry, reason: &Reason, now: Timestamp) -> Result<(), StoreError> {
+    if let Some(event) = new.event {
+        let kind: Option<String> = first(
+            tx.connection,
+            "SELECT kind FROM event WHERE id = $1",
+            &[&event.0],
+            |row| Ok(row.get(0)?),
+        )?;
+        if kind.as_deref() == Some(crate::event::Kind::Trouble.as_str()) {
+            return Ok(());
+        }
+    }
+    let case = NewCase {
+        key: case_of(new.kind, id),
+        kind: match new.kind {
+            Kind::Mail => "mail",
+            Kind::Work => "rule",
+        }
+        .to_owned(),
+        subject: format!("{} {id} of rule {}", new.kind.as_str(), new.rule),
+        reason: reason.clone(),
+    };
+    cases::open(tx, &case, now).map(|_| ())
 }
 
 /// Removes a spool file after the commit, unless an entry refers to it.
@@ -419,6 +455,7 @@ pub(in crate::store) fn retry(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resul
             return Err(StoreError::NotComposed(id));
         };
         remove(tx, id)?;
+        cases::close(tx, &case_of(entry.kind, id), now)?;
         let asked = change(
             tx.connection,
             "UPDATE event SET dispatched = NULL WHERE id = $1",
@@ -465,6 +502,8 @@ pub(in crate::store) fn cancel(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resu
             &entry.state.as_str(),
         ],
     )?;
+    // Nobody is waited for any more.
+    cases::close(tx, &case_of(entry.kind, id), now)?;
     moved(tx, id)
 }
 
