@@ -333,14 +333,7 @@ async fn each(store: &Store, which: Which, verb: &str) -> Exit {
             store.cancel(id).await
         };
         match moved {
-            Ok(entry) => {
-                if verb == "cancel"
-                    && let Err(error) = store.close_case(&format!("mail:{id}")).await
-                {
-                    return super::store_failed(&error);
-                }
-                out(format_args!("{id} {}", entry.state.as_str()));
-            }
+            Ok(entry) => out(format_args!("{id} {}", entry.state.as_str())),
             Err(error) => {
                 tell(format_args!("error: {error}"));
                 exit = Exit::BadInput;
