@@ -150,6 +150,29 @@ pub enum StoreError {
     /// The disk failed.
     #[error("the store cannot be read or written: {0}; check the disk it is on")]
     Io(Arc<rusqlite::Error>),
+    /// The database file was moved away, removed or replaced while it was open. Nothing is taken in any more.
+    #[error(
+        "{} was removed or replaced while it was in use: nothing more is recorded; \
+         stop tidings, put the state folder back, and start again (without it, a start begins anew)",
+        path.display()
+    )]
+    Replaced {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// The file is no database, or a damaged one.
+    #[error(
+        "{} cannot be read, it is damaged: {source}; keep a copy of the folder and put a backup in its place, \
+         or move it away to begin anew (what lies in the watched folders then counts as known)",
+        path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's own words.
+        #[source]
+        source: Arc<rusqlite::Error>,
+    },
     /// Another process kept the store for itself for longer than five seconds.
     #[error("another process keeps the store busy; try again")]
     Busy,
