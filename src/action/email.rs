@@ -364,6 +364,12 @@ fn templated(what: &str, text: &Text, value: &str, with: &Composing<'_>) -> Resu
         }
     };
     let address = mailbox.address.to_string().to_lowercase();
+    if let Some(why) = is_trick(&mailbox) {
+        return refuse(
+            format!("gave `{}`, {why}", one_line(value, 200)),
+            format!("Let it give an ordinary address; mend the rule `{}`.", with.rule),
+        );
+    }
     let written = || {
         known
             .groups
@@ -391,6 +397,22 @@ fn templated(what: &str, text: &Text, value: &str, with: &Composing<'_>) -> Resu
                 "If it shall get mail, allow it in tidings.yaml: `recipients: {{ allow: [\"{address}\"] }}`."
             ),
         ),
+    }
+}
+
+/// Why an address that a template made is not to be trusted, though it reads as one. Whoever names a file may be who
+/// wrote it, and a pattern `*@ours.example` says nothing of what stands before the `@`.
+fn is_trick(mailbox: &Mailbox) -> Option<&'static str> {
+    let local = mailbox.address.local();
+    if local.contains(['%', '!', '@', ':']) {
+        // Postfix: `allow_percent_hack` and `swap_bangpath` are on by default.
+        Some("and servers may take what is before its @ for a route to somebody else (`%`, `!`, `@` or `:`)")
+    } else if local.starts_with('-') {
+        Some("and programs may take an address that begins with - for an option")
+    } else if local.contains("=?") {
+        Some("and readers may decode what is before its @ (`=?`) to another address")
+    } else {
+        None
     }
 }
 
