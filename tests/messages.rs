@@ -402,6 +402,7 @@ impl House {
                 host: "batch01",
             },
         )
+        .unwrap()
     }
 
     fn bytes(&self, entry: &NewEntry) -> Vec<u8> {
