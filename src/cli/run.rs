@@ -142,7 +142,7 @@ async fn watches(store: &Store) -> Vec<String> {
     marks.iter().map(|(_, mark)| watch_line(mark)).collect()
 }
 
-/// `watching /srv/drop (native, 12 folders, 340 files known)`.
+/// `watching /srv/drop (native; 12 folders, 340 files known)`.
 pub fn watch_line(mark: &Value) -> String {
     let text = |name: &str| show::clean(mark.get(name).and_then(Value::as_str).unwrap_or(""));
     let number = |name: &str| mark.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -151,11 +151,11 @@ pub fn watch_line(mark: &Value) -> String {
         why => format!(": {why}"),
     };
     format!(
-        "  watching {} ({}{why}; {} folders, {} files known)",
+        "  watching {} ({}{why}; {}, {} known)",
         text("root"),
         text("mode"),
-        number("folders"),
-        number("known")
+        show::count(number("folders"), "folder"),
+        show::count(number("known"), "file")
     )
 }
 
