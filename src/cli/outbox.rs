@@ -200,7 +200,7 @@ async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> 
     if !detail.entry.state.is_final()
         && let Some(case) = blocking
             .iter()
-            .find(|case| case.key == format!("account:{account}"))
+            .find(|case| case.kind == "account" && case.subject == account)
     {
         out(format_args!(
             "\nThe account `{account}` needs a person since {}:",

@@ -249,6 +249,11 @@ impl Keeper {
                 () = self.clock.sleep_until(next) => {}
             }
         }
+        self.quiet().await;
+    }
+
+    /// Waits for renewals under way, for whoever ends without [`Keeper::run`].
+    pub async fn quiet(&self) {
         for holder in self.holders.values() {
             holder.quiet().await;
         }
@@ -359,7 +364,8 @@ impl Keeper {
         }
         drop(lock);
         holder.forget();
-        holder.close_case().await;
+        // Also where no case is open: its mails may wait for one that could not be opened.
+        holder.store.close_case(&holder.case()).await?;
         Ok(())
     }
 
