@@ -15,6 +15,7 @@
 
 pub mod circle;
 pub mod mail;
+pub mod sample;
 pub mod trigger;
 pub mod words;
 pub mod work;
