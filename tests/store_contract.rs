@@ -85,6 +85,8 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_released_lease_counts_no_attempt
     a_lease_past_the_gate_cannot_be_given_back_as_if_unused
     settling_takes_outcome_effect_and_files_along_or_nothing
+    what_passed_the_gate_is_counted_by_lane_from_that_moment
+    what_waits_for_a_case_is_due_when_it_closes_and_nothing_else_is
     a_lost_mail_is_unknown_and_stays_so_unless_told_to_resend
     recover_releases_what_was_not_past_the_gate
     recover_lists_mail_past_the_gate_as_unknown_and_obeys_its_policy
@@ -567,6 +569,69 @@ async fn a_lease_past_the_gate_cannot_be_given_back_as_if_unused(place: Place) {
     assert_eq!(state(&store, id).await, State::Leased);
 }
 
+async fn what_passed_the_gate_is_counted_by_lane_from_that_moment(place: Place) {
+    let store = place.open().await;
+    let other = NewEntry {
+        lane: "another".to_owned(),
+        ..mail("b")
+    };
+    for new in [mail("a"), other, mail("c")] {
+        store.admit_alone(new).await.unwrap();
+    }
+    let leased = claim_mail(&store).await;
+    let claimed = store.entry(leased.entry.id).await.unwrap().unwrap().attempts[0].started;
+    let counted = || store.attempts_since(entry::Kind::Mail, "office", claimed);
+    assert_eq!(counted().await.unwrap(), [], "claimed is not sent");
+    store.gate(leased.entry.id, leased.fence).await.unwrap();
+    let other = claim_one(&store, entry::Kind::Mail, "another").await;
+    store.gate(other.entry.id, other.fence).await.unwrap();
+    let sent = counted().await.unwrap();
+    assert!(
+        sent.len() == 1 && sent[0] > claimed,
+        "{sent:?}, claimed {claimed}"
+    );
+    store.gate(leased.entry.id, leased.fence).await.unwrap();
+    assert_eq!(counted().await.unwrap(), sent, "said twice, counted once");
+    let later = sent[0] + jiff::SignedDuration::from_micros(1);
+    let since = store.attempts_since(entry::Kind::Mail, "office", later).await;
+    assert_eq!(since.unwrap(), []);
+}
+
+async fn what_waits_for_a_case_is_due_when_it_closes_and_nothing_else_is(place: Place) {
+    let store = place.open().await;
+    let far = time("2100-01-01T00:00:00Z");
+    for (key, awaits) in [
+        ("a", Some("account:office")),
+        ("b", None),
+        ("c", Some("account:other")),
+    ] {
+        store.admit_alone(mail(key)).await.unwrap();
+        let leased = claim_mail(&store).await;
+        let also = Also {
+            awaits: awaits.map(str::to_owned),
+            ..Also::default()
+        };
+        let later = Settlement::Defer(far, Reason::new("sign in"));
+        store
+            .settle(leased.entry.id, leased.fence, later, also)
+            .await
+            .unwrap();
+    }
+    // No case is open under the key; whoever waits for it is due all the same.
+    store.close_case("account:office").await.unwrap();
+    let leased = store.claim(entry::Kind::Mail, "office", 9, MINUTE).await.unwrap();
+    let keys: Vec<&str> = leased.iter().map(|leased| leased.entry.key.as_str()).collect();
+    assert_eq!(keys, ["a"]);
+    // Deferred for another reason now, it waits for that case no more.
+    let later = Settlement::Defer(far, Reason::new("busy"));
+    store
+        .settle(leased[0].entry.id, leased[0].fence, later, Also::default())
+        .await
+        .unwrap();
+    assert_eq!(store.hasten("account:office").await.unwrap(), 0);
+    assert_eq!(store.hasten("account:other").await.unwrap(), 1);
+}
+
 async fn settling_takes_outcome_effect_and_files_along_or_nothing(place: Place) {
     let store = place.open().await;
     store
@@ -582,7 +647,7 @@ async fn settling_takes_outcome_effect_and_files_along_or_nothing(place: Place) 
         events: vec![happened("job:1", Kind::JobFails, "import")],
         effect: Some(b"to the rest".to_vec()),
         gone: vec![file("a.pdf")],
-        resend: None,
+        ..Also::default()
     };
     let later = Settlement::Defer(long_ago(), Reason::new("451 one of two"));
     store.settle(id, leased.fence, later, also).await.unwrap();

@@ -216,6 +216,13 @@ fn preview(
         },
     );
     out(format_args!("== {name}"));
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(error) => {
+            out(format_args!("  cannot be written to the spool: {error}"));
+            return false;
+        }
+    };
     if let Some(reason) = &entry.held {
         out(super::outbox::reason_lines(reason, "  "));
         return false;

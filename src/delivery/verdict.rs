@@ -2,7 +2,7 @@
 
 use crate::action::Mail;
 use crate::backoff;
-use crate::entry::{Entry, OnUnknown, Reason, Settlement};
+use crate::entry::{Entry, EntryId, OnUnknown, Reason, Settlement};
 use crate::mail::Envelope;
 use crate::sender::Outcome;
 use jiff::{SignedDuration, Timestamp};
@@ -44,7 +44,9 @@ pub struct Verdict {
 /// What a person should be told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
-    /// About the account.
+    /// About the account's grant. The token keeper knows when it is mended.
+    Grant(Reason),
+    /// About the account at its mail server. Mended when a mail of it is accepted.
     Account(Reason),
     /// About this mail.
     Mail(Reason),
@@ -67,7 +69,7 @@ pub fn settle(
             .saturating_add(retry.give_up)
             .is_ok_and(|end| end <= now)
         {
-            let reason = given_up(reason, retry.give_up);
+            let reason = given_up(reason, retry.give_up, entry.id);
             return Verdict {
                 settlement: Settlement::Hold(reason.clone()),
                 effect: None,
@@ -97,17 +99,16 @@ pub fn settle(
             after,
             everyone,
         } => later(reason, after, everyone),
-        Outcome::Account(reason) => {
-            // The mail is fine, so it waits; only its account is told about.
-            let mut verdict = later(reason.clone(), None, true);
-            verdict.trouble.get_or_insert(Trouble::Account(reason));
-            verdict
-        }
+        Outcome::Grant(reason) => waiting(later, reason, Trouble::Grant),
+        Outcome::Account(reason) => waiting(later, reason, Trouble::Account),
         Outcome::Mail {
             reason,
             spreading: true,
         } if now.duration_since(entry.created) < SPREADING => later(reason, Some(SPREAD_WAIT), false),
-        Outcome::Mail { reason, .. } => ended(Settlement::Hold(reason.clone()), Some(Trouble::Mail(reason))),
+        Outcome::Mail { mut reason, .. } => {
+            reason.steps.push(retry_step(entry.id));
+            ended(Settlement::Hold(reason.clone()), Some(Trouble::Mail(reason)))
+        }
         Outcome::Never(reason) => ended(Settlement::Fail(reason.clone()), Some(Trouble::Mail(reason))),
         Outcome::Unknown(reason) => {
             let again = later(reason.clone(), None, false);
@@ -150,12 +151,25 @@ pub fn settle(
     }
 }
 
-fn given_up(mut reason: Reason, after: Duration) -> Reason {
+/// The mail is fine, so it waits; only its account is told about.
+fn waiting(
+    later: impl Fn(Reason, Option<Duration>, bool) -> Verdict,
+    reason: Reason,
+    trouble: fn(Reason) -> Trouble,
+) -> Verdict {
+    let mut verdict = later(reason.clone(), None, true);
+    verdict.trouble.get_or_insert(trouble(reason));
+    verdict
+}
+
+fn retry_step(id: EntryId) -> String {
+    format!("When that is mended: tidings outbox retry {id}")
+}
+
+fn given_up(mut reason: Reason, after: Duration, id: EntryId) -> Reason {
     let span = jiff::SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX);
     reason.text = format!("not accepted within {span:#}; last: {}", reason.text);
-    reason
-        .steps
-        .push("When that is mended, say `tidings outbox retry` with this entry's number.".to_owned());
+    reason.steps.push(retry_step(id));
     reason
 }
 
@@ -202,7 +216,7 @@ fn refused_reason(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{EntryId, Kind, State};
+    use crate::entry::{Kind, State};
     use crate::mail::address::Address;
 
     fn at(hours: i64) -> Timestamp {

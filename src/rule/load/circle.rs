@@ -4,6 +4,7 @@
 use crate::config::diagnostic::Problem;
 use crate::config::document::At;
 use crate::rule::Trigger;
+use crate::rule::load::sample::sample_name;
 use crate::rule::load::{Loader, trigger};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -104,10 +105,10 @@ impl Loader<'_> {
             let Some(root) = self.watches.get(watch).map(|watch| watch.root.as_path()) else {
                 continue;
             };
-            let mut names = vec![trigger::sample_name(wanted.matching.glob().glob())];
+            let mut names = vec![sample_name(wanted.matching.glob().glob())];
             for trigger in &to.triggers {
                 if let Trigger::FileArrives { wanted, .. } = trigger {
-                    names.push(trigger::sample_name(wanted.matching.glob().glob()));
+                    names.push(sample_name(wanted.matching.glob().glob()));
                 }
             }
             for name in names.iter().filter(|name| {

@@ -7,6 +7,7 @@ use crate::config::suggest;
 use crate::rule::Trigger;
 use crate::rule::facts::TriggerWord;
 use crate::rule::load::Loader;
+use crate::rule::load::sample::sample_name;
 use crate::rule::load::words::Words;
 use crate::source::schedule::{Missed, Schedule, ScheduleSpec};
 use crate::source::{Existing, Identity, Settle, Wanted, Watch};
@@ -380,35 +381,6 @@ impl Loader<'_> {
             self.complain(problem);
         }
     }
-}
-
-/// A name that the last part of a pattern matches: `a.csv` for `**/*.csv`.
-pub fn sample_name(pattern: &str) -> String {
-    let last = pattern.rsplit('/').next().unwrap_or(pattern);
-    let mut name = String::new();
-    let mut characters = last.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '*' => {
-                if !name.ends_with('a') {
-                    name.push('a');
-                }
-            }
-            '?' => name.push('a'),
-            '[' => {
-                let inside: String = characters.by_ref().take_while(|&c| c != ']').collect();
-                let negated = inside.starts_with(['!', '^']);
-                name.push(inside.chars().next().filter(|_| !negated).unwrap_or('a'));
-            }
-            '{' => {
-                let inside: String = characters.by_ref().take_while(|&c| c != '}').collect();
-                name.push_str(&sample_name(inside.split(',').next().unwrap_or_default()));
-            }
-            '\\' => name.extend(characters.next()),
-            other => name.push(other),
-        }
-    }
-    if name.is_empty() { "a".to_owned() } else { name }
 }
 
 /// Whether a watch of `root` with these wishes would report a file at `path`.

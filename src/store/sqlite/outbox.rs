@@ -4,6 +4,7 @@ use super::rows::{self, change, collect, first, policy, to_json};
 use super::writer::Tx;
 use super::{cases, files, journal};
 use crate::entry::{Body, Entry, EntryId, Fence, Kind, Leased, NewEntry, Reason, Settlement, State, Verb};
+use crate::event;
 use crate::store::{Admitted, Also, Lane, NewCase, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -21,18 +22,22 @@ pub(super) const LANES: &str = "SELECT kind, lane, sum(n), \
 /// Leases that ended before a time.
 pub(super) const ORPHANED: &str = "SELECT id FROM entry WHERE state = 'leased' AND lease_until <= $1";
 
+/// Makes the deferred entries that wait for a case due at once.
+pub(super) const AWAITING: &str =
+    "UPDATE entry SET due = min(due, $1) WHERE awaits = $2 AND state = 'deferred'";
+
 const FIND: &str = "SELECT id, key, kind, rule, event, lane, summary, state, reason, due, attempts, on_unknown, \
      created, since, changed, fence FROM entry WHERE id = $1";
 
-/// One new entry; a key that is taken gives back its number.
-pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, now: Timestamp) -> Result<Admitted, StoreError> {
+/// One new entry; a key that is taken gives back its number. One that is held from the start needs a person,
+/// so its case is opened with it.
+pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> Result<Admitted, StoreError> {
     let state = if new.held.is_some() {
         State::Held
     } else {
         State::Ready
     };
-    let at = now;
-    let now = now.as_microsecond();
+    let now = time.as_microsecond();
     let due = new.due.as_microsecond();
     let fresh: Option<i64> = first(
         tx.connection,
@@ -78,46 +83,44 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, now: Timestamp) -> R
         "INSERT INTO body (entry, effect, bytes, spool, len) VALUES ($1, $2, $3, $4, $5)",
         &[&id, &new.effect, &bytes, &spool, &len],
     )?;
-    tx.tick();
-    if let Some(reason) = &new.held {
-        tell(tx, EntryId(id), new, reason, at)?;
+    if let Some(reason) = &new.held
+        && !is_news_of_a_trouble(tx, new)?
+    {
+        let case = NewCase {
+            key: case_of(new.kind, EntryId(id)),
+            kind: match new.kind {
+                Kind::Mail => "mail".to_owned(),
+                Kind::Work => "rule".to_owned(),
+            },
+            subject: format!("{} {id} of rule {}", new.kind.as_str(), new.rule),
+            reason: reason.clone(),
+        };
+        cases::open(tx, &case, time)?;
     }
+    tx.tick();
     Ok(Admitted {
         id: EntryId(id),
         fresh: true,
     })
 }
 
-/// Key of the case of an entry that a person must mend.
+/// The case of an entry that needs a person.
 fn case_of(kind: Kind, id: EntryId) -> String {
     format!("{}:{id}", kind.as_str())
 }
 
-/// An entry that is held from the start is a trouble from the start, in the same transaction; unless it
-/// was to tell of a trouble itself, which would go round in a circle.
-fn tell(tx: &Tx<'_>, id: EntryId, new: &NewEntry, reason: &Reason, now: Timestamp) -> Result<(), StoreError> {
-    if let Some(event) = new.event {
-        let kind: Option<String> = first(
-            tx.connection,
-            "SELECT kind FROM event WHERE id = $1",
-            &[&event.0],
-            |row| Ok(row.get(0)?),
-        )?;
-        if kind.as_deref() == Some(crate::event::Kind::Trouble.as_str()) {
-            return Ok(());
-        }
-    }
-    let case = NewCase {
-        key: case_of(new.kind, id),
-        kind: match new.kind {
-            Kind::Mail => "mail",
-            Kind::Work => "rule",
-        }
-        .to_owned(),
-        subject: format!("{} {id} of rule {}", new.kind.as_str(), new.rule),
-        reason: reason.clone(),
+/// The news of a trouble that cannot be told opens no case: the case would be news again.
+fn is_news_of_a_trouble(tx: &Tx<'_>, new: &NewEntry) -> Result<bool, StoreError> {
+    let Some(event) = new.event else {
+        return Ok(false);
     };
-    cases::open(tx, &case, now).map(|_| ())
+    let kind: Option<String> = first(
+        tx.connection,
+        "SELECT kind FROM event WHERE id = $1",
+        &[&event.0],
+        |row| Ok(row.get(0)?),
+    )?;
+    Ok(kind.as_deref() == Some(event::Kind::Trouble.as_str()))
 }
 
 /// Removes a spool file after the commit, unless an entry refers to it.
@@ -251,8 +254,9 @@ pub(in crate::store) fn gate(
     }
     change(
         tx.connection,
-        "UPDATE attempt SET gated = 1 WHERE entry = $1 AND n = (SELECT attempts FROM entry WHERE id = $1)",
-        &[&id.0],
+        "UPDATE attempt SET gated = $2 WHERE entry = $1 AND gated = 0 \
+         AND n = (SELECT attempts FROM entry WHERE id = $1)",
+        &[&id.0, &now.as_microsecond()],
     )?;
     Ok(())
 }
@@ -310,6 +314,11 @@ pub(in crate::store) fn settle(
         };
         end_attempt(tx, &entry, state, settlement.reason(), now)?;
         put(tx, &entry, fence, state, settlement.reason(), due, now)?;
+        change(
+            tx.connection,
+            "UPDATE entry SET awaits = $1 WHERE id = $2 AND awaits IS NOT $1",
+            &[&also.awaits, &id.0],
+        )?;
         if state == State::Unknown
             && let Some(due) = also.resend
         {
@@ -482,6 +491,15 @@ pub(in crate::store) fn retry(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resul
     moved(tx, id)
 }
 
+/// Entries that wait for that case are due now.
+pub(in crate::store) fn hasten(tx: &Tx<'_>, case: &str, now: Timestamp) -> Result<u64, StoreError> {
+    let hastened = change(tx.connection, AWAITING, &[&now.as_microsecond(), &case])?;
+    if hastened > 0 {
+        tx.tick();
+    }
+    Ok(hastened as u64)
+}
+
 /// A person says: never.
 pub(in crate::store) fn cancel(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Result<Entry, StoreError> {
     let (entry, _) = find(tx.connection, id)?.ok_or(StoreError::NoEntry(id))?;
@@ -502,7 +520,6 @@ pub(in crate::store) fn cancel(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resu
             &entry.state.as_str(),
         ],
     )?;
-    // Nobody is waited for any more.
     cases::close(tx, &case_of(entry.kind, id), now)?;
     moved(tx, id)
 }
