@@ -277,7 +277,7 @@ impl Store {
     pub async fn hasten(&self, case: &str) -> Result<u64, StoreError> {
         let now = self.now();
         let case = case.to_owned();
-        self.write(move |tx| outbox::hasten(tx, &case, now)).await
+        self.write(move |tx| cases::hasten(tx, &case, now)).await
     }
 
     /// All open cases, oldest first.

@@ -1,13 +1,17 @@
 //! Cases: troubles, opened once and closed when mended.
 
+use super::journal;
 use super::rows::{self, change, collect, first, to_json};
 use super::writer::Tx;
-use super::{journal, outbox};
 use crate::event::{Kind, NewEvent};
 use crate::store::{Case, NewCase, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
 use serde_json::{Map, json};
+
+/// Makes the deferred entries that wait for a case due at once.
+pub(super) const AWAITING: &str =
+    "UPDATE entry SET due = min(due, $1) WHERE awaits = $2 AND state = 'deferred'";
 
 /// Opens a case with its event, or renews the reason of the one that is open.
 pub(in crate::store) fn open(tx: &Tx<'_>, case: &NewCase, now: Timestamp) -> Result<bool, StoreError> {
@@ -77,8 +81,17 @@ pub(in crate::store) fn close(tx: &Tx<'_>, key: &str, now: Timestamp) -> Result<
         "UPDATE trouble SET closed = $1 WHERE key = $2 AND closed IS NULL",
         &[&now.as_microsecond(), &key],
     )?;
-    outbox::hasten(tx, key, now)?;
+    hasten(tx, key, now)?;
     Ok(closed > 0)
+}
+
+/// Entries that wait for that case are due now.
+pub(in crate::store) fn hasten(tx: &Tx<'_>, case: &str, now: Timestamp) -> Result<u64, StoreError> {
+    let hastened = change(tx.connection, AWAITING, &[&now.as_microsecond(), &case])?;
+    if hastened > 0 {
+        tx.tick();
+    }
+    Ok(hastened as u64)
 }
 
 /// All open cases, oldest first.
