@@ -93,6 +93,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_renewed_lease_is_not_rescued
     retry_and_cancel_move_what_they_may_and_refuse_the_rest
     an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again
+    an_entry_held_from_the_start_is_told_as_a_trouble_until_it_is_decided
     an_uncomposed_entry_without_an_event_cannot_be_retried
     large_bodies_live_in_the_spool_and_go_with_their_entry
     a_spooled_body_whose_key_was_taken_is_removed
@@ -826,7 +827,11 @@ async fn an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again(
         verdicts: vec![],
     };
     let id = store.admit(vec![admission(entry.clone())]).await.unwrap()[0][0].id;
-    assert!(store.pending_events(9).await.unwrap().is_empty());
+    let told = store.pending_events(9).await.unwrap();
+    assert!(
+        told.iter().all(|event| event.happening.kind == Kind::Trouble),
+        "only the news that it is held waits: {told:?}"
+    );
     let removed = store.retry(id).await.unwrap();
     assert_eq!((removed.id, removed.state), (id, State::Held));
     assert_eq!(store.entry(id).await.unwrap(), None);
@@ -839,6 +844,43 @@ async fn an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again(
     };
     let admitted = store.admit(vec![admission(composed)]).await.unwrap()[0][0];
     assert!(admitted.fresh && admitted.id > id);
+}
+
+async fn an_entry_held_from_the_start_is_told_as_a_trouble_until_it_is_decided(place: Place) {
+    let store = place.open().await;
+    let event = record_one(&store, schedule("a")).await;
+    let held = |event, key: &str| Admission {
+        event,
+        entries: vec![NewEntry {
+            event: Some(event),
+            effect: Vec::new(),
+            body: Body::None,
+            held: Some(Reason::new("no such attachment")),
+            ..mail(key)
+        }],
+        verdicts: vec![],
+    };
+    let first = store.admit(vec![held(event, "a/1")]).await.unwrap()[0][0].id;
+    let told = store.pending_events(9).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].happening.facts["trouble"]["text"], "no such attachment");
+    let case = &store.open_cases().await.unwrap()[0];
+    assert_eq!(
+        (case.key.clone(), case.kind.as_str()),
+        (format!("mail:{first}"), "mail")
+    );
+    // The news of a trouble that cannot be told is no news again.
+    let news = store.admit(vec![held(told[0].id, "t/1")]).await.unwrap()[0][0].id;
+    assert_eq!(store.open_cases().await.unwrap().len(), 1);
+    assert!(store.pending_events(9).await.unwrap().is_empty());
+    store.cancel(news).await.unwrap();
+    // Composed anew, or cancelled: decided.
+    store.retry(first).await.unwrap();
+    assert!(store.open_cases().await.unwrap().is_empty());
+    let second = store.admit(vec![held(event, "a/1")]).await.unwrap()[0][0].id;
+    assert_eq!(store.open_cases().await.unwrap().len(), 1);
+    store.cancel(second).await.unwrap();
+    assert!(store.open_cases().await.unwrap().is_empty());
 }
 
 async fn an_uncomposed_entry_without_an_event_cannot_be_retried(place: Place) {
