@@ -34,7 +34,7 @@ use crate::store::{Store, StoreError};
 use crate::task::{TaskError, Tasks};
 use jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -331,6 +331,8 @@ impl App {
             jobs_stop.cancel();
         });
         if !stop.is_cancelled() {
+            // Nobody else keeps the grants alive where no daemon runs.
+            self.keeper.look().await;
             self.schedules.look().await?;
         }
         while !stop.is_cancelled() {
@@ -342,6 +344,7 @@ impl App {
         }
         self.store.purge(self.settings.outbox.keep).await?;
         self.delivery_plan.borrow().clone().senders.close().await;
+        self.keeper.quiet().await;
         let after = self.store.counts().await?;
         let sum = |counts: &BTreeMap<_, u64>, states: &[State]| -> u64 {
             counts
@@ -356,6 +359,8 @@ impl App {
                 .iter()
                 .filter(|case| case.kind == kind)
                 .map(|case| case.subject.clone())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
                 .collect()
         };
         Ok(Left {

@@ -79,6 +79,8 @@ struct Lane {
     running: usize,
     /// Nothing before this time.
     paused: Option<Timestamp>,
+    /// The case whose end ends the pause as well.
+    awaits: Option<String>,
 }
 
 /// The task.
@@ -198,6 +200,7 @@ impl Delivery {
                 sooner(lane.due);
             }
         }
+        self.resume_mended().await?;
         let keys: Vec<LaneKey> = self.lanes.keys().cloned().collect();
         for key in keys {
             if let Some(time) = self.begin_lane(&key, &plan, now).await? {
@@ -225,8 +228,9 @@ impl Delivery {
             }
             lane.paused = None;
         }
+        let running = lane.running;
         let capacity = match key.0 {
-            Kind::Mail => mail_capacity(&key.1, plan, &self.store, now).await?,
+            Kind::Mail => mail_capacity(&key.1, plan, &self.store, running, now).await?,
             Kind::Work => Ok(work_capacity(&key.1, plan, self.running.len())),
         };
         let capacity = match capacity {
@@ -302,12 +306,33 @@ impl Delivery {
             lane.running = lane.running.saturating_sub(1);
             if let Some(until) = performed.as_ref().and_then(|performed| performed.pause) {
                 lane.paused = Some(lane.paused.map_or(until, |before| before.max(until)));
+                lane.awaits = performed.as_ref().and_then(|performed| performed.awaits.clone());
             }
         }
         for file in performed.map(|performed| performed.gone).unwrap_or_default() {
             // The source may have stopped already; the store remembers it too.
             let _ = self.gone.send(file);
         }
+    }
+
+    /// Ends the pauses that waited for a case which is closed.
+    async fn resume_mended(&mut self) -> Result<(), StoreError> {
+        if self
+            .lanes
+            .values()
+            .all(|lane| lane.paused.is_none() || lane.awaits.is_none())
+        {
+            return Ok(());
+        }
+        let open = self.store.open_cases().await?;
+        for lane in self.lanes.values_mut() {
+            if let Some(awaited) = &lane.awaits
+                && open.iter().all(|case| case.key != *awaited)
+            {
+                (lane.paused, lane.awaits) = (None, None);
+            }
+        }
+        Ok(())
     }
 
     /// Somebody changed the setup or the store: what a pause waited for may be mended.
@@ -361,6 +386,7 @@ async fn mail_capacity(
     lane: &str,
     plan: &Plan,
     store: &Store,
+    running: usize,
     now: Timestamp,
 ) -> Result<Result<usize, Timestamp>, StoreError> {
     let (account, mailbox) = lane.split_once(' ').unwrap_or((lane, ""));
@@ -375,7 +401,8 @@ async fn mail_capacity(
         _ => Vec::new(),
     };
     let free = sender.paced(mailbox, || recent, |pacer| pacer.free(now));
-    Ok(free.map(|free| free.min(sender.connections())))
+    // Those that run are counted already.
+    Ok(free.map(|free| free.saturating_add(running).min(sender.connections())))
 }
 
 fn note_pace(lane: &str, plan: &Plan, now: Timestamp) {

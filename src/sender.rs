@@ -14,7 +14,8 @@ use crate::config::settings::{Account, Credential, LoginAs, Settings, Transport}
 use crate::entry::Reason;
 use crate::mail::Envelope;
 use crate::mail::address::Address;
-use crate::oauth::keeper::{AccessToken, Keeper, TokenError};
+use crate::oauth::keeper::Keeper;
+use crate::oauth::token::{AccessToken, TokenError};
 use crate::sender::pace::Pacer;
 use crate::transport::smtp::Smtp;
 use crate::transport::transcript::Transcript;
@@ -48,7 +49,9 @@ pub enum Outcome {
         /// It concerns all mails of this mailbox, not this one.
         everyone: bool,
     },
-    /// The account needs a person; the mail itself is fine and waits.
+    /// The account's grant needs a person; the mail itself is fine and waits.
+    Grant(Reason),
+    /// The mail server, or the way to it, refuses the account, whatever the mail; which waits.
     Account(Reason),
     /// This mail needs a person.
     Mail {
@@ -184,6 +187,11 @@ impl Sender {
         &self.account
     }
 
+    /// The mailbox a mail from `from` is sent out of: whose name is given at sign-in.
+    pub fn mailbox(&self, from: &Address) -> String {
+        mailbox(&self.account, from)
+    }
+
     /// Connections it may use at once.
     pub fn connections(&self) -> usize {
         (self.account.pace.connections as usize).max(1)
@@ -229,7 +237,22 @@ impl Sender {
             };
             report = self.submit(&login.0, parcel, gate).await;
         }
-        read(report, &parcel.envelope, self.account.provider)
+        read(report, &parcel.envelope, &self.known(from))
+    }
+
+    /// What the steps of an advice leave open.
+    fn known(&self, from: &Address) -> Known {
+        let user = self.account.user.clone().unwrap_or_else(|| from.to_string());
+        Known {
+            provider: self.account.provider,
+            names: [
+                ("<account>", self.account.name.clone()),
+                ("<from address>", from.to_string()),
+                ("<from>", from.to_string()),
+                ("<login>", user),
+                ("<mailbox>", mailbox(&self.account, from)),
+            ],
+        }
     }
 
     async fn submit(&self, login: &Login, parcel: &Parcel, gate: &dyn Gate) -> Report {
@@ -270,7 +293,7 @@ impl Sender {
                         everyone: true,
                     },
                     TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason) => {
-                        Outcome::Account(reason)
+                        Outcome::Grant(reason)
                     }
                 })?;
                 let user = mailbox(&self.account, from);
@@ -300,22 +323,30 @@ fn is_passing(advice: &Advice) -> bool {
     matches!(advice.class, Class::Retry | Class::Throttle)
 }
 
-/// A reason from a refusal: what it means, the server's words, the cure.
-pub fn reason(symptom: &Symptom, advice: &Advice) -> Reason {
-    Reason {
-        text: advice.meaning.clone(),
-        reply: (!symptom.text.is_empty()).then(|| symptom.text.clone()),
-        advice: advice.known.then(|| advice.id.to_owned()),
-        steps: advice.steps.clone(),
+/// Whose servers they are, and the names that stand for the placeholders of the catalog's steps.
+struct Known {
+    provider: Provider,
+    names: [(&'static str, String); 5],
+}
+
+impl Known {
+    fn advise(&self, symptom: &Symptom) -> Advice {
+        let mut advice = advice::advise(symptom, self.provider);
+        for step in &mut advice.steps {
+            for (placeholder, name) in &self.names {
+                *step = step.replace(placeholder, name);
+            }
+        }
+        advice
     }
 }
 
 /// Reads a report into what it asks for. Pure.
-fn read(report: Report, envelope: &Envelope, provider: Provider) -> Outcome {
+fn read(report: Report, envelope: &Envelope, known: &Known) -> Outcome {
     let symptom = report.verdict.symptom();
-    let why = |symptom: &Symptom| reason(symptom, &advice::advise(symptom, provider));
+    let why = |symptom: &Symptom| known.advise(symptom).reason(symptom);
     match (report.verdict, symptom) {
-        (Verdict::Accepted { reply }, _) => answered(Some(reply), report.recipients, provider),
+        (Verdict::Accepted { reply }, _) => answered(Some(reply), report.recipients, known),
         (Verdict::GateClosed(closed), _) => Outcome::NotSent(closed.to_string()),
         (Verdict::Unreached { text, transient, .. }, symptom) => {
             let symptom = symptom.unwrap_or_default();
@@ -342,7 +373,7 @@ fn read(report: Report, envelope: &Envelope, provider: Provider) -> Outcome {
         (Verdict::Refused(symptom), _) => {
             let mut recipients = report.recipients;
             // Whoever the server did not name shares the verdict of the whole.
-            let passing = is_passing(&advice::advise(&symptom, provider));
+            let passing = is_passing(&known.advise(&symptom));
             let unnamed: Vec<Address> = envelope
                 .recipients()
                 .iter()
@@ -350,14 +381,14 @@ fn read(report: Report, envelope: &Envelope, provider: Provider) -> Outcome {
                 .cloned()
                 .collect();
             if recipients.is_empty() || !(unnamed.is_empty() || passing) {
-                return refused(&symptom, provider);
+                return refused(&symptom, known);
             }
             recipients.extend(
                 unnamed
                     .into_iter()
                     .map(|address| (address, RecipientVerdict::Refused(symptom.clone()))),
             );
-            answered(None, recipients, provider)
+            answered(None, recipients, known)
         }
     }
 }
@@ -365,15 +396,15 @@ fn read(report: Report, envelope: &Envelope, provider: Provider) -> Outcome {
 fn answered(
     accepted: Option<String>,
     recipients: Vec<(Address, RecipientVerdict)>,
-    provider: Provider,
+    known: &Known,
 ) -> Outcome {
     let (mut refused, mut later, mut after) = (Vec::new(), Vec::new(), None);
     for (address, verdict) in recipients {
         let RecipientVerdict::Refused(symptom) = verdict else {
             continue;
         };
-        let advice = advice::advise(&symptom, provider);
-        let why = reason(&symptom, &advice);
+        let advice = known.advise(&symptom);
+        let why = advice.reason(&symptom);
         if is_passing(&advice) {
             after = after.max(symptom.retry_after);
             later.push((address, why));
@@ -389,9 +420,9 @@ fn answered(
     }
 }
 
-fn refused(symptom: &Symptom, provider: Provider) -> Outcome {
-    let advice = advice::advise(symptom, provider);
-    let why = reason(symptom, &advice);
+fn refused(symptom: &Symptom, known: &Known) -> Outcome {
+    let advice = known.advise(symptom);
+    let why = advice.reason(symptom);
     let before_the_mail = matches!(
         symptom.stage,
         Some(Stage::Authorize | Stage::Token | Stage::Connect | Stage::Tls | Stage::SmtpAuth)

@@ -85,6 +85,8 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_released_lease_counts_no_attempt
     a_lease_past_the_gate_cannot_be_given_back_as_if_unused
     settling_takes_outcome_effect_and_files_along_or_nothing
+    what_passed_the_gate_is_counted_by_lane_from_that_moment
+    what_waits_for_a_case_is_due_when_it_closes_and_nothing_else_is
     a_lost_mail_is_unknown_and_stays_so_unless_told_to_resend
     recover_releases_what_was_not_past_the_gate
     recover_lists_mail_past_the_gate_as_unknown_and_obeys_its_policy
@@ -93,8 +95,8 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_renewed_lease_is_not_rescued
     retry_and_cancel_move_what_they_may_and_refuse_the_rest
     an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again
-    an_entry_held_from_the_start_is_told_as_a_trouble_until_it_is_decided
     an_uncomposed_entry_without_an_event_cannot_be_retried
+    an_entry_held_from_the_start_is_a_trouble_until_it_is_cancelled_or_made_anew
     large_bodies_live_in_the_spool_and_go_with_their_entry
     a_spooled_body_whose_key_was_taken_is_removed
     recover_sweeps_old_orphans_and_leaves_young_ones
@@ -567,6 +569,69 @@ async fn a_lease_past_the_gate_cannot_be_given_back_as_if_unused(place: Place) {
     assert_eq!(state(&store, id).await, State::Leased);
 }
 
+async fn what_passed_the_gate_is_counted_by_lane_from_that_moment(place: Place) {
+    let store = place.open().await;
+    let other = NewEntry {
+        lane: "another".to_owned(),
+        ..mail("b")
+    };
+    for new in [mail("a"), other, mail("c")] {
+        store.admit_alone(new).await.unwrap();
+    }
+    let leased = claim_mail(&store).await;
+    let claimed = store.entry(leased.entry.id).await.unwrap().unwrap().attempts[0].started;
+    let counted = || store.attempts_since(entry::Kind::Mail, "office", claimed);
+    assert_eq!(counted().await.unwrap(), [], "claimed is not sent");
+    store.gate(leased.entry.id, leased.fence).await.unwrap();
+    let other = claim_one(&store, entry::Kind::Mail, "another").await;
+    store.gate(other.entry.id, other.fence).await.unwrap();
+    let sent = counted().await.unwrap();
+    assert!(
+        sent.len() == 1 && sent[0] > claimed,
+        "{sent:?}, claimed {claimed}"
+    );
+    store.gate(leased.entry.id, leased.fence).await.unwrap();
+    assert_eq!(counted().await.unwrap(), sent, "said twice, counted once");
+    let later = sent[0] + jiff::SignedDuration::from_micros(1);
+    let since = store.attempts_since(entry::Kind::Mail, "office", later).await;
+    assert_eq!(since.unwrap(), []);
+}
+
+async fn what_waits_for_a_case_is_due_when_it_closes_and_nothing_else_is(place: Place) {
+    let store = place.open().await;
+    let far = time("2100-01-01T00:00:00Z");
+    for (key, awaits) in [
+        ("a", Some("account:office")),
+        ("b", None),
+        ("c", Some("account:other")),
+    ] {
+        store.admit_alone(mail(key)).await.unwrap();
+        let leased = claim_mail(&store).await;
+        let also = Also {
+            awaits: awaits.map(str::to_owned),
+            ..Also::default()
+        };
+        let later = Settlement::Defer(far, Reason::new("sign in"));
+        store
+            .settle(leased.entry.id, leased.fence, later, also)
+            .await
+            .unwrap();
+    }
+    // No case is open under the key; whoever waits for it is due all the same.
+    store.close_case("account:office").await.unwrap();
+    let leased = store.claim(entry::Kind::Mail, "office", 9, MINUTE).await.unwrap();
+    let keys: Vec<&str> = leased.iter().map(|leased| leased.entry.key.as_str()).collect();
+    assert_eq!(keys, ["a"]);
+    // Deferred for another reason now, it waits for that case no more.
+    let later = Settlement::Defer(far, Reason::new("busy"));
+    store
+        .settle(leased[0].entry.id, leased[0].fence, later, Also::default())
+        .await
+        .unwrap();
+    assert_eq!(store.hasten("account:office").await.unwrap(), 0);
+    assert_eq!(store.hasten("account:other").await.unwrap(), 1);
+}
+
 async fn settling_takes_outcome_effect_and_files_along_or_nothing(place: Place) {
     let store = place.open().await;
     store
@@ -582,7 +647,7 @@ async fn settling_takes_outcome_effect_and_files_along_or_nothing(place: Place) 
         events: vec![happened("job:1", Kind::JobFails, "import")],
         effect: Some(b"to the rest".to_vec()),
         gone: vec![file("a.pdf")],
-        resend: None,
+        ..Also::default()
     };
     let later = Settlement::Defer(long_ago(), Reason::new("451 one of two"));
     store.settle(id, leased.fence, later, also).await.unwrap();
@@ -828,10 +893,8 @@ async fn an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again(
     };
     let id = store.admit(vec![admission(entry.clone())]).await.unwrap()[0][0].id;
     let told = store.pending_events(9).await.unwrap();
-    assert!(
-        told.iter().all(|event| event.happening.kind == Kind::Trouble),
-        "only the news that it is held waits: {told:?}"
-    );
+    assert_eq!(told.len(), 1, "only the trouble waits, the event is dispatched");
+    assert_eq!(told[0].happening.kind, Kind::Trouble);
     let removed = store.retry(id).await.unwrap();
     assert_eq!((removed.id, removed.state), (id, State::Held));
     assert_eq!(store.entry(id).await.unwrap(), None);
@@ -846,41 +909,40 @@ async fn an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again(
     assert!(admitted.fresh && admitted.id > id);
 }
 
-async fn an_entry_held_from_the_start_is_told_as_a_trouble_until_it_is_decided(place: Place) {
+async fn an_entry_held_from_the_start_is_a_trouble_until_it_is_cancelled_or_made_anew(place: Place) {
     let store = place.open().await;
-    let event = record_one(&store, schedule("a")).await;
-    let held = |event, key: &str| Admission {
-        event,
-        entries: vec![NewEntry {
-            event: Some(event),
-            effect: Vec::new(),
-            body: Body::None,
-            held: Some(Reason::new("no such attachment")),
-            ..mail(key)
-        }],
-        verdicts: vec![],
+    let held = |key: &str, event| NewEntry {
+        event: Some(event),
+        effect: Vec::new(),
+        body: Body::None,
+        held: Some(Reason::new("no such attachment")),
+        ..mail(key)
     };
-    let first = store.admit(vec![held(event, "a/1")]).await.unwrap()[0][0].id;
-    let told = store.pending_events(9).await.unwrap();
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].happening.facts["trouble"]["text"], "no such attachment");
-    let case = &store.open_cases().await.unwrap()[0];
-    assert_eq!(
-        (case.key.clone(), case.kind.as_str()),
-        (format!("mail:{first}"), "mail")
-    );
-    // The news of a trouble that cannot be told is no news again.
-    let news = store.admit(vec![held(told[0].id, "t/1")]).await.unwrap()[0][0].id;
-    assert_eq!(store.open_cases().await.unwrap().len(), 1);
-    assert!(store.pending_events(9).await.unwrap().is_empty());
-    store.cancel(news).await.unwrap();
-    // Composed anew, or cancelled: decided.
-    store.retry(first).await.unwrap();
-    assert!(store.open_cases().await.unwrap().is_empty());
-    let second = store.admit(vec![held(event, "a/1")]).await.unwrap()[0][0].id;
-    assert_eq!(store.open_cases().await.unwrap().len(), 1);
-    store.cancel(second).await.unwrap();
-    assert!(store.open_cases().await.unwrap().is_empty());
+    let admit = async |key: &str, event| {
+        let admission = Admission {
+            event,
+            entries: vec![held(key, event)],
+            verdicts: vec![],
+        };
+        store.admit(vec![admission]).await.unwrap()[0][0].id
+    };
+    let event = record_one(&store, schedule("a")).await;
+    let (first, second) = (admit("a/1", event).await, admit("a/2", event).await);
+    let open = store.open_cases().await.unwrap();
+    let keys: Vec<&str> = open.iter().map(|case| case.key.as_str()).collect();
+    assert_eq!(keys, [format!("mail:{first}"), format!("mail:{second}")]);
+    assert_eq!(open[0].reason.text, "no such attachment");
+    // The key is taken: the same dispatch said again opens nothing.
+    admit("a/1", event).await;
+    assert_eq!(store.open_cases().await.unwrap(), open);
+    store.cancel(first).await.unwrap();
+    store.retry(second).await.unwrap();
+    assert_eq!(store.open_cases().await.unwrap(), []);
+
+    // The news of a trouble that cannot be told is no trouble of its own: that would never end.
+    let news = record_one(&store, happened("t", Kind::Trouble, "office")).await;
+    admit("t/1", news).await;
+    assert_eq!(store.open_cases().await.unwrap(), []);
 }
 
 async fn an_uncomposed_entry_without_an_event_cannot_be_retried(place: Place) {

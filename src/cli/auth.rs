@@ -6,13 +6,15 @@
 use super::{Exit, Global, out, tell};
 use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, OAuth2, Settings};
-use crate::entry::Reason;
+use crate::delivery::perform::account_case;
+use crate::entry::{Kind, Reason};
 use crate::oauth::callback::{CallbackError, PATIENCE};
-use crate::oauth::http::Failure;
-use crate::oauth::keeper::{GrantStatus, KeepError, Keeper, KeeperError, TokenError};
+use crate::oauth::keeper::{GrantStatus, KeepError, Keeper, KeeperError};
 use crate::oauth::login::{self, LoginError, SignIn};
-use crate::oauth::refusal::{self, Outcome};
-use crate::store::{Store, StoreError};
+use crate::oauth::refusal::{self, Failure, Outcome};
+use crate::oauth::token::TokenError;
+use crate::store::lock::Lock;
+use crate::store::{Case, Store, StoreError};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
@@ -136,8 +138,8 @@ pub async fn run(global: &Global, args: Args) -> Exit {
 
 /// Does it for settings that were read.
 pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn Face) -> Exit {
-    let keeper = match keeper(settings, clock.clone()).await {
-        Ok(keeper) => keeper,
+    let (keeper, store) = match keeper(settings, clock.clone()).await {
+        Ok(opened) => opened,
         Err(error) => {
             face.tell(&error.to_string());
             return error.exit();
@@ -145,11 +147,22 @@ pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn F
     };
     match args.command {
         Command::Login(options) => match choose(settings, options.account.as_deref(), face) {
-            Ok((account, oauth2)) => sign_in(&account.name, oauth2, &keeper, &options, &clock, face).await,
+            Ok((account, oauth2)) => {
+                let waiting = waiting(&store, &account.name).await;
+                let exit = sign_in(&account.name, oauth2, &keeper, &options, &clock, face).await;
+                if exit == Exit::Done {
+                    hasten(settings, &store, &account.name, waiting, face).await;
+                }
+                exit
+            }
             Err(exit) => exit,
         },
         Command::Status { account, json } => {
-            status(settings, &keeper, account.as_deref(), json, &clock, face).await
+            let cases = match store.open_cases().await {
+                Ok(cases) => cases,
+                Err(error) => return super::store_failed(&error),
+            };
+            status(settings, &keeper, &cases, account.as_deref(), json, &clock, face).await
         }
         Command::Refresh { account } => match choose(settings, account.as_deref(), face) {
             Ok((account, _)) => refresh(&account.name, &keeper, settings, face).await,
@@ -180,7 +193,7 @@ impl OpenError {
     }
 }
 
-async fn keeper(settings: &Settings, clock: Clock) -> Result<Arc<Keeper>, OpenError> {
+async fn keeper(settings: &Settings, clock: Clock) -> Result<(Arc<Keeper>, Store), OpenError> {
     let accounts = settings
         .accounts
         .values()
@@ -190,7 +203,44 @@ async fn keeper(settings: &Settings, clock: Clock) -> Result<Arc<Keeper>, OpenEr
         })
         .collect();
     let store = Store::open(&settings.outbox.store, clock.clone()).await?;
-    Ok(Keeper::open(accounts, store, &settings.state, clock).await?)
+    let keeper = Keeper::open(accounts, store.clone(), &settings.state, clock).await?;
+    Ok((keeper, store))
+}
+
+/// How many mails of an account wait.
+async fn waiting(store: &Store, account: &str) -> u64 {
+    let lanes = store.lanes().await.unwrap_or_default();
+    lanes
+        .iter()
+        .filter(|lane| lane.kind == Kind::Mail && lane.lane.split(' ').next() == Some(account))
+        .map(|lane| lane.waiting)
+        .sum()
+}
+
+/// After a sign-in: whatever waited for the account goes now, also what its mail server had refused,
+/// since the new grant may cure that. The next attempt tells.
+async fn hasten(settings: &Settings, store: &Store, account: &str, waiting: u64, face: &dyn Face) {
+    if let Err(error) = store.hasten(&account_case(account)).await {
+        face.tell(&format!("its waiting mails go at their next turn only: {error}"));
+        return;
+    }
+    let runs = Lock::holder(&settings.state).is_some();
+    match (waiting, runs) {
+        (0, _) => {}
+        (count, true) => face.tell(&format!("{} now.", mails(count, "goes", "go"))),
+        (count, false) => face.tell(&format!(
+            "{}; `tidings run` sends {}.",
+            mails(count, "waits", "wait"),
+            if count == 1 { "it" } else { "them" }
+        )),
+    }
+}
+
+fn mails(count: u64, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 mail {one}"),
+        count => format!("{count} mails {many}"),
+    }
 }
 
 /// The account that was named, or the only one that can be meant.
@@ -441,6 +491,7 @@ fn failure_line(failure: &Failure) -> String {
 async fn status(
     settings: &Settings,
     keeper: &Keeper,
+    cases: &[Case],
     only: Option<&str>,
     as_json: bool,
     clock: &Clock,
@@ -464,17 +515,28 @@ async fn status(
         .values()
         .filter(|account| only.is_none_or(|only| only == account.name))
     {
+        let refused = cases.iter().find(|case| case.key == account_case(&account.name));
+        if refused.is_some() && exit == Exit::Done {
+            exit = Exit::Credential;
+        }
         let Credential::OAuth2(_) = account.credential else {
             list.push(json!({
                 "account": account.name, "credential": kind(account), "user": account.user,
-                "state": "not_applicable", "verified": null,
+                "state": "not_applicable", "verified": null, "mail_server": refused.map(case_json),
             }));
             if !as_json {
-                face.out(&format!(
-                    "{}: signs in with {}; nothing to look after",
-                    account.name,
-                    kind(account)
-                ));
+                let mut lines = vec![match refused {
+                    None => format!(
+                        "{}: signs in with {}; nothing to look after",
+                        account.name,
+                        kind(account)
+                    ),
+                    Some(_) => format!("{}: signs in with {}", account.name, kind(account)),
+                }];
+                lines.extend(
+                    refused.map(|case| refused_lines(case, &settings.defaults.timezone, clock.now())),
+                );
+                face.out(&lines.join("\n"));
             }
             continue;
         };
@@ -488,11 +550,13 @@ async fn status(
             let mut value = serde_json::to_value(&grant).unwrap_or_default();
             value["credential"] = json!("oauth2");
             value["user"] = json!(account.user);
+            value["mail_server"] = json!(refused.map(case_json));
             list.push(value);
         } else {
             face.out(&described(
                 &grant,
                 account,
+                refused,
                 &settings.defaults.timezone,
                 clock.now(),
             ));
@@ -504,9 +568,45 @@ async fn status(
     exit
 }
 
+fn case_json(case: &Case) -> Value {
+    json!({ "since": case.opened.to_string(), "reason": case.reason })
+}
+
+/// What the mail server says to an account, however well its grant stands.
+fn refused_lines(case: &Case, zone: &TimeZone, now: Timestamp) -> String {
+    let mut lines = vec![line(
+        "mail",
+        &format!(
+            "refused since {} ({})",
+            time(case.opened, zone),
+            ago(case.opened, now)
+        ),
+    )];
+    lines.extend(reason_lines(&case.reason));
+    lines.join("\n")
+}
+
+fn line(name: &str, text: &str) -> String {
+    format!("  {name:<11}{text}")
+}
+
+fn reason_lines(reason: &Reason) -> Vec<String> {
+    let mut lines = vec![line("why", &reason.text)];
+    lines.extend(reason.reply.as_ref().map(|reply| line("it said", reply)));
+    lines.extend(reason.steps.iter().map(|step| line("do", step)));
+    lines
+}
+
 /// One account's grant in lines for people.
-fn described(grant: &GrantStatus, account: &Account, zone: &TimeZone, now: Timestamp) -> String {
+fn described(
+    grant: &GrantStatus,
+    account: &Account,
+    refused: Option<&Case>,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> String {
     let what = match grant.state {
+        "valid" if grant.verified && refused.is_some() => "signed in, but its mail server refuses it",
         "valid" if grant.verified => "verified",
         "valid" => "cannot be renewed at the moment",
         "needs_person" => "needs a person",
@@ -515,7 +615,7 @@ fn described(grant: &GrantStatus, account: &Account, zone: &TimeZone, now: Times
         _ => "cannot be read",
     };
     let mut lines = vec![format!("{}: {what}", grant.account)];
-    let mut line = |name: &str, text: String| lines.push(format!("  {name:<11}{text}"));
+    let mut line = |name: &str, text: String| lines.push(self::line(name, &text));
     match (&grant.signed_in, &account.user) {
         (Some(identity), _) if identity.name().is_some() => {
             line("signed in", identity.name().unwrap_or_default().to_owned());
@@ -573,14 +673,9 @@ fn described(grant: &GrantStatus, account: &Account, zone: &TimeZone, now: Times
     }
     let troubled = grant.trouble.as_ref().map(|trouble| &trouble.reason);
     for reason in [grant.reason.as_ref(), troubled].into_iter().flatten() {
-        line("why", reason.text.clone());
-        if let Some(reply) = &reason.reply {
-            line("it said", reply.clone());
-        }
-        for step in &reason.steps {
-            line("do", step.clone());
-        }
+        lines.extend(reason_lines(reason));
     }
+    lines.extend(refused.map(|case| refused_lines(case, zone, now)));
     lines.join("\n")
 }
 

@@ -4,12 +4,12 @@ use super::{Exit, Global, out, show, tell};
 use crate::action::email::{self, Composing, MailSpec};
 use crate::clock::Clock;
 use crate::entry::Body;
-use crate::rule::Rule;
 use crate::rule::facts;
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
+use crate::rule::{Rule, Trigger};
 use crate::store::Store;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Options of `tidings preview`.
@@ -127,11 +127,8 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
     for (place, branch, mails) in places(rule) {
         for (number, spec) in mails.iter().enumerate() {
             any = true;
-            let mut sample = facts::vocabulary(rule, branch)
-                .samples()
-                .into_iter()
-                .next()
-                .unwrap_or_default();
+            let mut sample = sample(rule, branch);
+            own(&mut sample, rule, branch);
             if let (Value::Object(sample), Some(Value::Object(given))) = (&mut sample, given) {
                 sample.extend(given.clone());
             }
@@ -149,6 +146,38 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
         tell(format_args!("rule `{}` sends no mail", rule.name));
     }
     exit
+}
+
+/// The most telling facts; where only a good end of a job starts the rule, those of a good end.
+fn sample(rule: &Rule, branch: Option<Branch>) -> Value {
+    let good = |trigger: &Trigger| matches!(trigger, Trigger::JobSucceeds(_) | Trigger::JobRecovers(_));
+    let only_good = branch.is_none() && rule.triggers.iter().all(good);
+    let mut sample = facts::vocabulary(rule, branch)
+        .samples()
+        .into_iter()
+        .find(|sample| !only_good || sample["job"]["ok"] == true)
+        .unwrap_or_default();
+    if only_good {
+        sample["job"]["recovered"] = json!(
+            rule.triggers
+                .iter()
+                .any(|trigger| matches!(trigger, Trigger::JobRecovers(_)))
+        );
+    }
+    sample
+}
+
+/// What is known beforehand takes the place of the sample's: the rule, this machine, and in an outcome the
+/// name of the job, which is the rule's.
+fn own(sample: &mut Value, rule: &Rule, branch: Option<Branch>) {
+    sample["rule"] = json!({
+        "name": rule.name,
+        "description": rule.description.as_deref().unwrap_or_default(),
+    });
+    sample["host"] = json!(crate::app::host());
+    if branch.is_some() {
+        sample["job"]["name"] = json!(rule.name);
+    }
 }
 
 #[allow(
@@ -232,6 +261,7 @@ fn preview(
         sample,
         crate::template::RenderOptions {
             signature,
+            subject: entry.summary["subject"].as_str(),
             ..Default::default()
         },
     ) {

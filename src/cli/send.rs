@@ -3,9 +3,10 @@
 use super::{Exit, Global, out, outbox, tell};
 use crate::action::email::{self, Composing, MailSpec, RecipientSpec};
 use crate::clock::Clock;
-use crate::config::settings::{Account, Credential, OAuth2, Settings};
+use crate::config::settings::{Account, Credential, OAuth2, Settings, Tls, Transport};
+use crate::delivery::perform::account_case;
 use crate::entry::Body;
-use crate::mail::address::Mailbox;
+use crate::mail::address::{Address, Mailbox};
 use crate::oauth::keeper::Keeper;
 use crate::rule::load::{self, Setup};
 use crate::sender::{Outcome, Sender};
@@ -216,9 +217,7 @@ async fn deliver(
         },
         Body::None => return Err("the message has no text".to_owned()),
     };
-    tell(format_args!(
-        "signing in as account `{name}` and handing over the message"
-    ));
+    tell(handing_over(&sender, &from));
     let parcel = Parcel {
         envelope: mail.envelope,
         content,
@@ -229,7 +228,49 @@ async fn deliver(
         // Kept nowhere else: the outbox does not know it.
         let _ = std::fs::remove_file(path);
     }
+    if matches!(
+        outcome,
+        Outcome::Answered {
+            accepted: Some(_),
+            ..
+        }
+    ) {
+        // The proof that the account works again: what waited for that goes.
+        store
+            .close_case(&account_case(&name))
+            .await
+            .map_err(|error| error.to_string())?;
+    }
     Ok(told(outcome, &name))
+}
+
+/// Where the message goes, and who says so there.
+fn handing_over(sender: &Sender, from: &Address) -> String {
+    let account = sender.account();
+    let to = match &account.transport {
+        Transport::Smtp(smtp) => {
+            let tls = match smtp.tls {
+                Tls::Starttls => "STARTTLS",
+                Tls::Implicit => "TLS",
+                Tls::None => "no encryption",
+            };
+            format!("{} port {} ({tls})", smtp.host, smtp.port)
+        }
+        Transport::File { folder } => return format!("writing it to {}", folder.display()),
+    };
+    let who = match &account.credential {
+        Credential::None => "without signing in".to_owned(),
+        Credential::Password { user, .. } => format!("signing in as {user} with a password"),
+        Credential::OAuth2(_) => {
+            let (user, mailbox) = (account.user.as_deref().unwrap_or("-"), sender.mailbox(from));
+            if user == mailbox {
+                format!("signing in as {user} with OAuth2")
+            } else {
+                format!("signing in as {user} with OAuth2, to the mailbox {mailbox}")
+            }
+        }
+    };
+    format!("handing it over to {to}, {who} (account `{}`)", account.name)
 }
 
 fn told(outcome: Outcome, account: &str) -> Exit {
@@ -264,7 +305,8 @@ fn told(outcome: Outcome, account: &str) -> Exit {
             return Exit::BadInput;
         }
         Outcome::Later { reason, .. } => ("not now", reason, Exit::TryLater),
-        Outcome::Account(reason) => ("the account needs a person", reason, Exit::Credential),
+        Outcome::Grant(reason) => ("nobody is signed in as it needs", reason, Exit::Credential),
+        Outcome::Account(reason) => ("the mail server refuses the account", reason, Exit::Credential),
         Outcome::Mail { reason, .. } => ("the server refused this mail", reason, Exit::Unavailable),
         Outcome::Never(reason) => ("the server refused this mail for good", reason, Exit::BadInput),
         Outcome::Unknown(reason) => ("sent or not, nobody can say", reason, Exit::TryLater),

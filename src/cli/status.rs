@@ -143,7 +143,13 @@ fn described(status: &Status, now: Timestamp) -> String {
         lines.push(format!("last reload: refused at {at} (tidings check)"));
     }
     if !status.watches.is_empty() {
-        lines.push("watches:".to_owned());
+        // What a look left behind is no proof that anybody looks now.
+        let heading = if status.running.is_some() {
+            "watches:"
+        } else {
+            "watches, as they were last seen:"
+        };
+        lines.push(heading.to_owned());
         lines.extend(status.watches.iter().map(super::run::watch_line));
     }
     if !status.schedules.is_empty() {

@@ -1,11 +1,12 @@
 //! One entry performed, from lease to settlement.
 
-use crate::action::work::{self, Performing};
+use crate::action::run::Performing;
+use crate::action::work;
 use crate::action::{Mail, Step, Work};
 use crate::clock::Clock;
 use crate::delivery::Plan;
 use crate::delivery::verdict::{self, Trouble, Verdict};
-use crate::entry::{Body, EntryId, Fence, Kind, Leased, OnUnknown, Reason, Settlement};
+use crate::entry::{Body, EntryId, Fence, Kind, Leased, Reason, Settlement};
 use crate::event::{self, FileRef};
 use crate::store::{Also, NewCase, Store};
 use crate::transport::{Content, Gate, GateClosed, Parcel};
@@ -16,11 +17,25 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// The key of the case about an account's grant, which the token keeper opens and closes.
+pub fn grant_case(account: &str) -> String {
+    format!("account:{account}")
+}
+
+/// The key of the case about what an account's mail server says to it, opened and closed by attempts.
+/// Not the grant's: a server may refuse a grant that renews itself well, and take the last hour of one
+/// that is dead.
+pub fn account_case(account: &str) -> String {
+    format!("sender:{account}")
+}
+
 /// What remains to be known after an entry was settled.
 #[derive(Debug, Default)]
 pub struct Performed {
     /// Nothing else of the lane before this time.
     pub pause: Option<Timestamp>,
+    /// The case whose end ends the pause as well.
+    pub awaits: Option<String>,
     /// Files that work took out of their folders.
     pub gone: Vec<FileRef>,
 }
@@ -105,6 +120,7 @@ impl Performer {
         let Verdict {
             settlement,
             effect,
+            resend,
             pause,
             trouble,
         } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, random());
@@ -120,30 +136,37 @@ impl Performer {
         }
         let accepted = matches!(settlement, Settlement::Accept(_));
         let effect = effect.and_then(|mail| serde_json::to_vec(&mail).ok());
-        let again = matches!(settlement, Settlement::Lose(_)) && entry.on_unknown == OnUnknown::Resend;
-        let resend = again.then(|| now + self.plan.retry.first);
+        let mail_case = format!("mail:{}", entry.id);
+        let case = match &trouble {
+            Some(Trouble::Grant(_)) => Some(grant_case(&mail.account)),
+            Some(Trouble::Account(_)) => Some(account_case(&mail.account)),
+            _ => None,
+        };
         self.settle(
             leased,
             settlement,
             Also {
                 effect,
                 resend,
+                awaits: case.clone(),
                 ..Also::default()
             },
         )
         .await;
-        let (account_case, mail_case) = (format!("account:{}", mail.account), format!("mail:{}", entry.id));
-        match trouble {
-            Some(Trouble::Account(reason)) => self.tell(leased, "account", &account_case, &reason).await,
-            Some(Trouble::Mail(reason)) => self.tell(leased, "mail", &mail_case, &reason).await,
-            None if accepted => {
-                self.mended(&account_case).await;
+        match (&trouble, &case) {
+            (Some(Trouble::Grant(reason) | Trouble::Account(reason)), Some(case)) => {
+                self.tell(leased, "account", case, reason).await;
+            }
+            (Some(Trouble::Mail(reason)), _) => self.tell(leased, "mail", &mail_case, reason).await,
+            _ if accepted => {
+                self.mended(&account_case(&mail.account)).await;
                 self.mended(&mail_case).await;
             }
-            None => {}
+            _ => {}
         }
         Performed {
             pause,
+            awaits: case,
             gone: Vec::new(),
         }
     }
@@ -203,8 +226,8 @@ impl Performer {
             self.mended(&case).await;
         }
         Performed {
-            pause: None,
             gone: done.gone,
+            ..Performed::default()
         }
     }
 
@@ -249,7 +272,7 @@ impl Performer {
             return;
         }
         let subject = match kind {
-            "account" => key.strip_prefix("account:").unwrap_or(key).to_owned(),
+            "account" => key.split_once(':').map_or(key, |(_, account)| account).to_owned(),
             _ => format!("{} {} of rule {}", entry.kind.as_str(), entry.id, entry.rule),
         };
         let case = NewCase {

@@ -18,10 +18,9 @@ use crate::clock::Clock;
 use crate::config::secret::Secret;
 use crate::entry::Reason;
 use crate::oauth::grants::{Answer, Client};
-use crate::oauth::http::Failure;
-use crate::oauth::keeper::{AccessToken, TokenError};
 use crate::oauth::plan::{self, Decision, Want, after, signed};
-use crate::oauth::refusal::{self, Outcome};
+use crate::oauth::refusal::{self, Failure, Outcome};
+use crate::oauth::token::{AccessToken, TokenError};
 use crate::oauth::vault::{Kept, Standing, Trouble, Vault};
 use crate::store::{NewCase, Store, StoreError};
 use jiff::Timestamp;
@@ -63,8 +62,8 @@ pub(super) struct Holder {
 struct Flight {
     /// An answer that could not be stored yet, and the lock that keeps others away meanwhile.
     unsaved: Option<(Kept, File)>,
-    /// When a refused token was last replaced.
-    forced: Option<Timestamp>,
+    /// When a refused token was last replaced, and of which grant: that of which sign-in.
+    forced: Option<(Timestamp, Timestamp)>,
 }
 
 /// What is known without asking anybody.
@@ -72,7 +71,6 @@ struct Flight {
 struct Quick {
     token: Option<Ready>,
     used: Option<Timestamp>,
-    told: Told,
 }
 
 /// A token that can be handed out. Its end is known by two clocks: the wall's may be set, the other
@@ -82,15 +80,6 @@ struct Ready {
     token: AccessToken,
     life: Duration,
     until: Instant,
-}
-
-/// Whether people know of a case of ours.
-#[derive(Debug, Default, PartialEq)]
-enum Told {
-    #[default]
-    Unsure,
-    Closed,
-    Open(String),
 }
 
 impl Holder {
@@ -196,7 +185,7 @@ impl Holder {
         if decision == Decision::Renew && matches!(want, Want::Instead(_)) {
             let lately = flight
                 .forced
-                .is_some_and(|forced| now < after(forced, signed(FORCED)));
+                .is_some_and(|(at, of)| of == kept.obtained && now < after(at, signed(FORCED)));
             if lately && kept.expires > now {
                 return Some(Ok(self.remember(kept)));
             }
@@ -204,7 +193,9 @@ impl Holder {
         Some(match decision {
             Decision::Renew => return None,
             Decision::Use => Ok(self.remember(kept)),
-            Decision::Wait(until, reason) => Err(self.transient(&reason.text, Some(self.clock.until(until)))),
+            Decision::Wait(until, reason) => {
+                Err(self.transient(&in_full(&reason), Some(self.clock.until(until))))
+            }
             Decision::Person(reason) => Err(TokenError::NeedsPerson(reason)),
             Decision::Config(reason) => Err(TokenError::NeedsConfig(reason)),
         })
@@ -227,8 +218,10 @@ impl Holder {
             tracing::warn!(account = self.name, %began, "a refresh was cut off before its answer was stored; trying its token once more");
         }
         if matches!(want, Want::Instead(_)) {
-            flight.forced = Some(self.clock.now());
+            flight.forced = Some((self.clock.now(), kept.obtained));
         }
+        // What still works is at hand for those who come meanwhile, and if the answer cannot be stored.
+        self.remember(&kept);
         kept.refresh_began = Some(self.clock.now());
         let version = match self.put(Some(version), &kept).await {
             Ok(version) => version,
@@ -424,7 +417,7 @@ impl Holder {
                     self.open_case(&reason).await;
                 }
                 kept.trouble = Some(trouble);
-                self.transient(&reason.text, Some(wait))
+                self.transient(&in_full(&reason), Some(wait))
             }
             outcome => {
                 if let Some(began) = interrupted.filter(|_| outcome == Outcome::NeedsPerson) {
@@ -629,31 +622,35 @@ impl Holder {
         }
     }
 
+    /// The key of the case about this grant. What the mail server says of the account has another:
+    /// neither may end the other's.
+    pub(super) fn case(&self) -> String {
+        format!("account:{}", self.name)
+    }
+
     pub(super) async fn open_case(&self, reason: &Reason) {
-        if self.quick().told == Told::Open(reason.text.clone()) {
-            return;
-        }
         let case = NewCase {
-            key: format!("account:{}", self.name),
+            key: self.case(),
             kind: "account".to_owned(),
             subject: self.name.clone(),
             reason: reason.clone(),
         };
-        match self.store.open_case(case).await {
-            Ok(_) => self.quick().told = Told::Open(reason.text.clone()),
-            Err(error) => {
-                tracing::error!(account = self.name, %error, "cannot tell about the account's trouble")
-            }
+        if let Err(error) = self.store.open_case(case).await {
+            tracing::error!(account = self.name, %error, "cannot tell about the account's trouble");
         }
     }
 
+    /// Closes the case if it is open. Asked of the store each time: another process may have opened or
+    /// closed it.
     pub(super) async fn close_case(&self) {
-        if self.quick().told == Told::Closed {
-            return;
-        }
-        match self.store.close_case(&format!("account:{}", self.name)).await {
-            Ok(_) => self.quick().told = Told::Closed,
-            Err(error) => tracing::error!(account = self.name, %error, "cannot close the account's trouble"),
+        let key = self.case();
+        let closed = match self.store.open_cases().await {
+            Ok(cases) if cases.iter().all(|case| case.key != key) => return,
+            Ok(_) => self.store.close_case(&key).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = closed {
+            tracing::error!(account = self.name, %error, "cannot close the account's trouble");
         }
     }
 
@@ -699,6 +696,14 @@ fn lock_within(path: &std::path::Path, patience: Duration) -> std::io::Result<Op
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
+    }
+}
+
+/// A reason with the server's own words.
+fn in_full(reason: &Reason) -> String {
+    match &reason.reply {
+        Some(reply) => format!("{} ({reply})", reason.text.trim_end_matches('.')),
+        None => reason.text.clone(),
     }
 }
 

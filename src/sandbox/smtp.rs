@@ -174,6 +174,8 @@ struct Shared {
     settings: Settings,
     kept: Mutex<Kept>,
     count: watch::Sender<usize>,
+    /// Changes when all connections shall end.
+    cuts: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -203,6 +205,7 @@ impl Server {
             settings,
             kept: Mutex::default(),
             count: watch::Sender::new(0),
+            cuts: watch::Sender::new(0),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Server {
@@ -247,6 +250,11 @@ impl Server {
     /// The most connections there were at once.
     pub fn most_connections(&self) -> usize {
         self.shared.kept().most
+    }
+
+    /// Cuts every connection there is now, as a server does that restarts.
+    pub fn disconnect(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Closes everything.

@@ -45,6 +45,7 @@
 //! | [`recover`](Store::recover), [`rescue`](Store::rescue) | all entries found, the events of lost work | finds none |
 //! | [`retry`](Store::retry), [`cancel`](Store::cancel) | the state; the case of what is cancelled or composed anew is closed | refused by the state, nothing changes |
 //! | [`open_case`](Store::open_case) | the case, its trouble event | the reason is renewed, no event |
+//! | [`close_case`](Store::close_case) | the case, what waits for it is due | nothing changes |
 //! | [`put_grant`](Store::put_grant) | compare and set | [`StoreError::Stale`] |
 //! | [`purge`](Store::purge) | piece by piece, each whole | removes what has become old since |
 //!
@@ -413,6 +414,9 @@ pub struct Also {
     /// With [`Settlement::Lose`](crate::entry::Settlement::Lose): after it became unknown (and its
     /// attempt says so), make it ready again for this time. For `OnUnknown::Resend`.
     pub resend: Option<Timestamp>,
+    /// With [`Settlement::Defer`](crate::entry::Settlement::Defer): the key of the case whose end makes
+    /// it due at once.
+    pub awaits: Option<String>,
 }
 
 /// What [`Store::recover`] or [`Store::rescue`] found.

@@ -14,7 +14,7 @@ use crate::store::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use sqlite::{cases, files, grants, journal, lists, marks, orphans, outbox, purge};
+use sqlite::{admission, cases, files, grants, journal, lists, marks, orphans, outbox, purge};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -93,7 +93,7 @@ impl Store {
             })
             .await?;
         }
-        self.write(move |tx| journal::admit(tx, &admissions, now)).await
+        self.write(move |tx| admission::admit(tx, &admissions, now)).await
     }
 
     /// Puts one entry into the outbox that answers no event: a test mail.
@@ -264,11 +264,20 @@ impl Store {
         self.write(move |tx| cases::open(tx, &case, now)).await
     }
 
-    /// Closes the open case of that key; false if there was none.
+    /// Closes the open case of that key; false if there was none. Entries that were deferred because of
+    /// it are due now.
     pub async fn close_case(&self, key: &str) -> Result<bool, StoreError> {
         let now = self.now();
         let key = key.to_owned();
         self.write(move |tx| cases::close(tx, &key, now)).await
+    }
+
+    /// Makes the entries that were deferred because of that case due now, though it is open still:
+    /// somebody did something about it, and the next attempt tells. How many there are.
+    pub async fn hasten(&self, case: &str) -> Result<u64, StoreError> {
+        let now = self.now();
+        let case = case.to_owned();
+        self.write(move |tx| outbox::hasten(tx, &case, now)).await
     }
 
     /// All open cases, oldest first.

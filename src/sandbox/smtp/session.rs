@@ -43,7 +43,11 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, number: usize)
         encrypted: false,
         who: None,
     };
-    let _ = session.run(stream).await;
+    let mut cuts = shared.cuts.subscribe();
+    tokio::select! {
+        _ = session.run(stream) => {}
+        _ = cuts.changed() => {}
+    }
     let mut kept = shared.kept();
     kept.now = kept.now.saturating_sub(1);
     if let Some(who) = session.who

@@ -177,6 +177,11 @@ pub(in crate::store) fn event(
     }))
 }
 
+/// When attempts at a lane's entries passed the gate since a time.
+pub(super) const GATED: &str = "SELECT attempt.gated FROM attempt JOIN entry ON entry.id = attempt.entry
+     WHERE attempt.gated > 0 AND attempt.gated >= $3 AND entry.kind = $1 AND entry.lane = $2
+     ORDER BY attempt.gated";
+
 /// When entries of a lane passed the gate since then, oldest first.
 pub(in crate::store) fn attempts_since(
     connection: &Connection,
@@ -186,9 +191,7 @@ pub(in crate::store) fn attempts_since(
 ) -> Result<Vec<Timestamp>, StoreError> {
     collect(
         connection,
-        "SELECT attempt.started FROM attempt JOIN entry ON entry.id = attempt.entry
-         WHERE attempt.gated = 1 AND attempt.started >= $3 AND entry.kind = $1 AND entry.lane = $2
-         ORDER BY attempt.started",
+        GATED,
         &[&kind.as_str(), &lane, &since.as_microsecond()],
         usize::MAX,
         |row| rows::time(row, 0).map(Some),

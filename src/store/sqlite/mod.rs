@@ -11,6 +11,7 @@
 //! Statements are written with `$1 $2 ..` in the order of first use, so that their text runs on
 //! PostgreSQL as well; only `schema` is SQLite's alone.
 
+pub(super) mod admission;
 pub(super) mod cases;
 pub(super) mod files;
 pub(super) mod grants;

@@ -22,6 +22,10 @@ pub(super) const LANES: &str = "SELECT kind, lane, sum(n), \
 /// Leases that ended before a time.
 pub(super) const ORPHANED: &str = "SELECT id FROM entry WHERE state = 'leased' AND lease_until <= $1";
 
+/// Makes the deferred entries that wait for a case due at once.
+pub(super) const AWAITING: &str =
+    "UPDATE entry SET due = min(due, $1) WHERE awaits = $2 AND state = 'deferred'";
+
 const FIND: &str = "SELECT id, key, kind, rule, event, lane, summary, state, reason, due, attempts, on_unknown, \
      created, since, changed, fence FROM entry WHERE id = $1";
 
@@ -250,8 +254,9 @@ pub(in crate::store) fn gate(
     }
     change(
         tx.connection,
-        "UPDATE attempt SET gated = 1 WHERE entry = $1 AND n = (SELECT attempts FROM entry WHERE id = $1)",
-        &[&id.0],
+        "UPDATE attempt SET gated = $2 WHERE entry = $1 AND gated = 0 \
+         AND n = (SELECT attempts FROM entry WHERE id = $1)",
+        &[&id.0, &now.as_microsecond()],
     )?;
     Ok(())
 }
@@ -309,6 +314,11 @@ pub(in crate::store) fn settle(
         };
         end_attempt(tx, &entry, state, settlement.reason(), now)?;
         put(tx, &entry, fence, state, settlement.reason(), due, now)?;
+        change(
+            tx.connection,
+            "UPDATE entry SET awaits = $1 WHERE id = $2 AND awaits IS NOT $1",
+            &[&also.awaits, &id.0],
+        )?;
         if state == State::Unknown
             && let Some(due) = also.resend
         {
@@ -479,6 +489,15 @@ pub(in crate::store) fn retry(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resul
     )?;
     tx.tick();
     moved(tx, id)
+}
+
+/// Entries that wait for that case are due now.
+pub(in crate::store) fn hasten(tx: &Tx<'_>, case: &str, now: Timestamp) -> Result<u64, StoreError> {
+    let hastened = change(tx.connection, AWAITING, &[&now.as_microsecond(), &case])?;
+    if hastened > 0 {
+        tx.tick();
+    }
+    Ok(hastened as u64)
 }
 
 /// A person says: never.

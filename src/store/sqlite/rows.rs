@@ -172,8 +172,8 @@ pub(super) fn collect<T>(
     limit: usize,
     read: impl Fn(&Row<'_>) -> Result<Option<T>, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(with)?;
+    let mut statement = bound(connection, sql, with)?;
+    let mut rows = statement.raw_query();
     let mut all = Vec::new();
     while all.len() < limit
         && let Some(row) = rows.next()?
@@ -190,8 +190,8 @@ pub(super) fn first<T>(
     with: &[&dyn ToSql],
     read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
 ) -> Result<Option<T>, StoreError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(with)?;
+    let mut statement = bound(connection, sql, with)?;
+    let mut rows = statement.raw_query();
     rows.next()?.map(read).transpose()
 }
 
@@ -201,7 +201,31 @@ pub(super) fn change(
     sql: &str,
     with: &[&dyn ToSql],
 ) -> Result<usize, StoreError> {
-    Ok(connection.prepare_cached(sql)?.execute(with)?)
+    Ok(bound(connection, sql, with)?.raw_execute()?)
+}
+
+/// A statement with its values. `$2` is the second value wherever it stands: to SQLite it is only a
+/// name, and counted by position it would be whichever came second in the text.
+fn bound<'c>(
+    connection: &'c rusqlite::Connection,
+    sql: &str,
+    with: &[&dyn ToSql],
+) -> Result<rusqlite::CachedStatement<'c>, StoreError> {
+    const NAMES: [&str; 16] = [
+        "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15", "$16",
+    ];
+    let mut statement = connection.prepare_cached(sql)?;
+    let wanted = statement.parameter_count();
+    if wanted != with.len() {
+        return Err(rusqlite::Error::InvalidParameterCount(with.len(), wanted).into());
+    }
+    for (name, value) in NAMES.iter().zip(with) {
+        let Some(place) = statement.parameter_index(name)? else {
+            return Err(rusqlite::Error::InvalidParameterName((*name).to_owned()).into());
+        };
+        statement.raw_bind_parameter(place, value)?;
+    }
+    Ok(statement)
 }
 
 fn conversion(error: rusqlite::types::FromSqlError) -> StoreError {

@@ -11,7 +11,7 @@ use std::path::Path;
 const APPLICATION: i32 = 0x7464_6E67;
 
 /// Each in a transaction of its own. Only ever append.
-const MIGRATIONS: [&str; 1] = [FIRST];
+const MIGRATIONS: [&str; 2] = [FIRST, SECOND];
 
 const FIRST: &str = "
 CREATE TABLE event (
@@ -161,6 +161,16 @@ CREATE TABLE mark (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// The case an entry waits for; and when an attempt passed the gate, which is what a provider counts,
+/// and not when it was claimed. `gated` is that time from now on, 0 where it did not.
+const SECOND: &str = "
+ALTER TABLE entry ADD COLUMN awaits TEXT;
+CREATE INDEX entry_awaits ON entry (awaits) WHERE awaits IS NOT NULL;
+DROP INDEX attempt_gated;
+UPDATE attempt SET gated = started WHERE gated = 1;
+CREATE INDEX attempt_gated ON attempt (gated) WHERE gated > 0;
+";
+
 /// Brings the database to the newest schema, or says why that cannot be.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
@@ -226,7 +236,7 @@ mod tests {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ));
@@ -268,6 +278,8 @@ mod tests {
             (super::super::outbox::DUE, "entry_waiting"),
             (super::super::outbox::LANES, "entry_waiting"),
             (super::super::outbox::ORPHANED, "entry_state"),
+            (super::super::outbox::AWAITING, "entry_awaits"),
+            (super::super::lists::GATED, "attempt_gated"),
             (super::super::journal::PENDING, "event_pending"),
             (super::super::purge::DONE_ENTRIES, "entry_state"),
         ] {
