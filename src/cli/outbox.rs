@@ -148,12 +148,16 @@ pub fn what(entry: &Entry) -> String {
     };
     match entry.kind {
         _ if entry.summary.get("problem").is_some() => format!("({} not composed)", entry.kind.as_str()),
-        crate::entry::Kind::Mail if entry.summary.get("to").is_none() => {
+        crate::entry::Kind::Mail => {
             // The folder is in the long form.
             let about = text("about");
-            format!("(not composed) {}", about.rsplit('/').next().unwrap_or_default())
+            let about = about.rsplit('/').next().unwrap_or_default();
+            match (entry.summary.get("to"), entry.summary.get("subject")) {
+                (None, _) => format!("(not composed) {about}"),
+                (Some(_), None) => format!("to {}: (not composed) {about}", text("to")),
+                (Some(_), Some(_)) => format!("to {}: {}", text("to"), text("subject")),
+            }
         }
-        crate::entry::Kind::Mail => format!("to {}: {}", text("to"), text("subject")),
         crate::entry::Kind::Work => format!("job {}: {}", text("job"), text("steps")),
     }
 }
