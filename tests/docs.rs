@@ -1,5 +1,6 @@
-//! What the documents say works: every YAML block of the README and every example passes `check`,
-//! validates against the schema, and every command the README names exists.
+//! What the documents say works: every YAML block of the README and every example passes `check` and
+//! validates against the schema, every command the README names exists, and nothing one may write is
+//! missing in it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,8 +12,14 @@ mod common;
 
 use assert_cmd::cargo::cargo_bin;
 use common::text;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tidings::rule::facts::{TriggerWord, Vocabulary};
+use tidings::template::{Templates, helpers};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -27,6 +34,26 @@ fn check(dir: &Path) -> std::process::Output {
         .env("GMAIL_CLIENT_SECRET", "x")
         .output()
         .unwrap()
+}
+
+/// Every mail of every rule of a setup can be looked at, and speaks of its own rule.
+fn previews(dir: &Path) {
+    for file in std::fs::read_dir(dir.join("rules")).unwrap() {
+        let yaml = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let rules: Value = serde_saphyr::from_str(&yaml).unwrap();
+        for (rule, _) in rules["rules"].as_object().unwrap() {
+            let output = Command::new(cargo_bin("tidings"))
+                .arg("-C")
+                .arg(dir)
+                .args(["preview", rule])
+                .output()
+                .unwrap();
+            let shown = text(&output.stdout);
+            assert!(output.status.success(), "{rule}: {}", text(&output.stderr));
+            assert!(shown.contains("subject  "), "{rule}: {shown}");
+            assert!(!shown.contains("sample-rule"), "{rule}: {shown}");
+        }
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -78,6 +105,7 @@ fn every_example_passes_check() {
             entry.path().display(),
             text(&output.stderr)
         );
+        previews(&dir);
         assert!(
             entry.path().join("README.md").is_file(),
             "{} explains itself",
@@ -96,7 +124,9 @@ const ASSUMED: &str = "accounts:\n  office: { transport: file, folder: out, user
 fn every_yaml_block_of_the_readme_passes_check() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let blocks = blocks(&readme);
-    assert!(blocks.len() >= 4, "{} blocks", blocks.len());
+    assert!(blocks.len() >= 10, "{} blocks", blocks.len());
+    let validator = |which: &str| jsonschema::validator_for(&schema(which)).unwrap();
+    let (settings, rules) = (validator("settings"), validator("rules"));
     for block in blocks {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path();
@@ -104,7 +134,18 @@ fn every_yaml_block_of_the_readme_passes_check() {
             std::fs::create_dir_all(dir.join(folder)).unwrap();
         }
         std::fs::write(dir.join("secrets/partner"), "secret").unwrap();
-        std::fs::write(dir.join("import-order"), "#!/bin/sh\n").unwrap();
+        for program in ["import-order", "export"] {
+            let program = dir.join(program);
+            std::fs::write(&program, "#!/bin/sh\n").unwrap();
+            std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        }
+        let value: Value = serde_saphyr::from_str(&block).unwrap();
+        let of = if block.starts_with("rules:") {
+            &rules
+        } else {
+            &settings
+        };
+        assert!(of.is_valid(&value), "{block}");
         if block.starts_with("rules:") {
             std::fs::write(dir.join("tidings.yaml"), ASSUMED).unwrap();
             std::fs::write(dir.join("rules/block.yaml"), &block).unwrap();
@@ -116,18 +157,80 @@ fn every_yaml_block_of_the_readme_passes_check() {
     }
 }
 
+fn schema(which: &str) -> Value {
+    let output = Command::new(cargo_bin("tidings"))
+        .args(["schema", which])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Every key and every fixed word a schema knows.
+fn words(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(Value::Object(properties)) = map.get("properties") {
+                found.extend(properties.keys().cloned());
+            }
+            let fixed = map.get("enum").and_then(Value::as_array).into_iter().flatten();
+            found.extend(
+                fixed
+                    .chain(map.get("const"))
+                    .filter_map(|word| word.as_str().map(str::to_owned)),
+            );
+            map.values().for_each(|inner| words(inner, found));
+        }
+        Value::Array(items) => items.iter().for_each(|inner| words(inner, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_readme_says_every_key_every_word_every_helper_and_every_template() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let said: BTreeSet<&str> = readme
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-')
+        .collect();
+    let mut known = BTreeSet::new();
+    words(&schema("settings"), &mut known);
+    words(&schema("rules"), &mut known);
+    assert!(known.len() > 100, "{known:?}");
+    known.extend(helpers::OURS.map(str::to_owned));
+    known.extend(helpers::LIBRARY.map(str::to_owned));
+    known.extend(Templates::shipped().names().into_iter().map(str::to_owned));
+    let unsaid: Vec<&String> = known
+        .iter()
+        .filter(|word| !said.contains(word.as_str()))
+        .collect();
+    assert!(unsaid.is_empty(), "not in README.md: {unsaid:?}");
+}
+
+#[test]
+fn the_readme_says_every_fact() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let triggers = [
+        TriggerWord::FileArrives,
+        TriggerWord::Schedule,
+        TriggerWord::Job,
+        TriggerWord::Trouble,
+    ];
+    let section = readme.split("### Facts").nth(1).unwrap();
+    let section = section.split("\n###").next().unwrap();
+    for facts in Vocabulary::of(&triggers, None).samples() {
+        for (group, value) in facts.as_object().unwrap() {
+            assert!(section.contains(&format!("`{group}`")), "{group}");
+            for name in value.as_object().into_iter().flat_map(|parts| parts.keys()) {
+                assert!(section.contains(&format!("`{name}`")), "{group}.{name}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_example_and_shipped_file_validates_against_the_schema() {
-    let schema = |which: &str| {
-        let output = Command::new(cargo_bin("tidings"))
-            .args(["schema", which])
-            .output()
-            .unwrap();
-        assert!(output.status.success());
-        let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        jsonschema::validator_for(&schema).unwrap()
-    };
-    let (settings, rules) = (schema("settings"), schema("rules"));
+    let validator = |which: &str| jsonschema::validator_for(&schema(which)).unwrap();
+    let (settings, rules) = (validator("settings"), validator("rules"));
     let mut count = 0;
     let mut folders = vec![
         root().join("examples"),
@@ -148,7 +251,7 @@ fn every_example_and_shipped_file_validates_against_the_schema() {
             let yaml = std::fs::read_to_string(&path)
                 .unwrap()
                 .replace("SMTP_PORT", "2525");
-            let value: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+            let value: Value = serde_saphyr::from_str(&yaml).unwrap();
             let validator = if path.file_name().unwrap() == "tidings.yaml" {
                 &settings
             } else {

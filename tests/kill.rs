@@ -1,6 +1,6 @@
 //! Nothing is lost: kill -9 at random points, folders made and filled at once.
 //!
-//! The short forms run always; `TIDINGS_LONG=1` runs the long ones.
+//! The short forms run always; `TIDINGS_TEST_LONG=1` runs the long ones.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +26,7 @@ rules:
 const IN_FLIGHT: usize = 4;
 
 fn long() -> bool {
-    std::env::var_os("TIDINGS_LONG").is_some()
+    std::env::var_os("TIDINGS_TEST_LONG").is_some()
 }
 
 /// A number below `limit`; the seed is printed with the first, so that a run can be told again.
@@ -136,19 +136,24 @@ async fn no_file_of_thousands_is_lost_however_often_it_is_killed() {
     let (files, kills) = if long() { (5000, 200) } else { (5000, 20) };
     let site = Site::new(RULES).await;
     let mut random = Random::new();
+    let mut daemon = site.started().await;
+    // All at once, each renamed into place: settled the moment it is seen.
     for number in 0..files {
-        std::fs::write(
-            site.path(&format!("drop/file-{number}.txt")),
-            format!("content {number}"),
-        )
-        .unwrap();
+        let staged = site.path(&format!("file-{number}.part"));
+        std::fs::write(&staged, format!("content {number}")).unwrap();
+        std::fs::rename(staged, site.path(&format!("drop/file-{number}.txt"))).unwrap();
     }
-    for _ in 0..kills {
-        let daemon = site.daemon();
+    for kill in 0..kills {
         // A random point of its life is the very thing that is tested.
-        tokio::time::sleep(Duration::from_millis(100 + random.below(900))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(1500))).await;
         daemon.kill();
+        daemon = site.daemon();
+        if kill % 4 == 0 {
+            // Some lives are long enough to get somewhere on a slow machine, too.
+            site.mails(site.mail.messages().len() + 1).await;
+        }
     }
+    daemon.kill();
     let before = site.mail.messages().len();
     let daemon = site.daemon();
     let start = Instant::now();

@@ -548,6 +548,11 @@ fn a_templated_recipient_must_be_allowed() {
         json!(["ops@contoso.com", "oncall@contoso.com"])
     );
     assert_eq!(group.held, None);
+    // A member of a group, a sender, and where replies go: the settings write them out.
+    for who in ["oncall@contoso.com", "alice@contoso.com", "ap@contoso.com"] {
+        let entry = house.prepare(&to("{{data.who}}"), None, at(who));
+        assert_eq!(entry.held, None, "{who}");
+    }
     let missing = house.reason(&house.prepare(&to("{{data.whom}}"), None, at("x")));
     assert!(missing.contains("data.whom"), "{missing}");
 

@@ -105,6 +105,62 @@ async fn postfix_s_refusals_keep_its_words_and_name_the_recipient() {
     assert!(!format!("{symptom:?}").contains("wrong"), "{symptom:?}");
 }
 
+#[tokio::test]
+async fn a_file_dropped_in_a_folder_is_in_the_mailbox_behind_postfix() {
+    let Some(server) = Postfix::start() else { return };
+    let setup = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = setup.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("secrets/robot", &format!("{PASSWORD}\n"));
+    write(
+        "tidings.yaml",
+        &format!(
+            "accounts:\n  house:\n    user: {USER}\n    password: {{ user: {USER}, secret: {{ file: secrets/robot }} }}\n\
+             \x20   smtp: {{ host: localhost, port: {}, tls: starttls, ca_file: {} }}\n\
+             defaults: {{ from: '\"Robot, Inc.\" <{USER}>' }}\n",
+            server.port,
+            server.path("cert.pem").display()
+        ),
+    );
+    write(
+        "rules/inbox.yaml",
+        "rules:\n  inbox:\n    when: { file_arrives: { in: drop, existing: process } }\n\
+         \x20   mail: { to: inbox@example.test, template: file-arrived, attach: \"{{file.path}}\" }\n",
+    );
+    let content = "Grüße\r\n.\r\n..dots, and a line without an end".repeat(3);
+    write("drop/März Übersicht.txt", &content);
+    let run = Command::new(assert_cmd::cargo::cargo_bin("tidings"))
+        .arg("-C")
+        .arg(setup.path())
+        .args(["run", "--once"])
+        .output()
+        .unwrap();
+    assert!(
+        run.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&run.stderr),
+        server.log()
+    );
+    let arrived = server.mail_for("inbox").await;
+    assert!(
+        arrived.contains("with ESMTPSA id "),
+        "signed in, over TLS: {arrived:.1000}"
+    );
+    let mail = mail_parser::MessageParser::default().parse(&arrived).unwrap();
+    assert_eq!(mail.subject(), Some("New file: März Übersicht.txt"));
+    let from = mail.from().unwrap().first().unwrap();
+    assert_eq!((from.name(), from.address()), (Some("Robot, Inc."), Some(USER)));
+    let attachment = mail.attachment(0).unwrap();
+    assert_eq!(
+        mail_parser::MimeHeaders::attachment_name(attachment),
+        Some("März Übersicht.txt")
+    );
+    assert_eq!(attachment.contents(), content.as_bytes());
+}
+
 async fn submit(smtp: &Smtp, password: &str, to: &[&str], message: &str) -> Report {
     let to = to.iter().map(|to| to.parse().unwrap()).collect();
     let parcel = Parcel {

@@ -105,10 +105,8 @@ async fn a_job_that_fails_mails_its_log_and_one_that_recovers_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn once_looks_sends_and_exits_and_waits_with_75_for_a_server_that_is_busy() {
     let mut settings = Settings::open();
-    settings.faults = vec![Faults::one(
-        At::line("MAIL"),
-        Act::Say("451 4.3.2 busy, come back later".into()),
-    )];
+    let busy = Act::Say("451 4.3.2 busy, come back later".into());
+    settings.faults = vec![Faults::one(At::line("MAIL"), busy), Faults::default()];
     let site = Site::with(settings, EACH_FILE).await;
     assert!(
         site.run(&["run", "--once"]).status.success(),
@@ -179,19 +177,22 @@ async fn a_reload_is_all_or_nothing_and_says_which() {
 #[tokio::test(flavor = "multi_thread")]
 async fn recipients_refused_are_told_and_accepted_ones_never_get_it_twice() {
     let mut settings = Settings::open();
-    settings.faults = vec![Faults {
-        at: vec![
-            (
-                At::line("RCPT TO:<gone@"),
-                Act::Say("550 5.1.1 no such user".into()),
-            ),
-            (
-                At::line("RCPT TO:<busy@"),
-                Act::Say("450 4.2.1 mailbox busy".into()),
-            ),
-        ],
-        ..Faults::default()
-    }];
+    settings.faults = vec![
+        Faults {
+            at: vec![
+                (
+                    At::line("RCPT TO:<gone@"),
+                    Act::Say("550 5.1.1 no such user".into()),
+                ),
+                (
+                    At::line("RCPT TO:<busy@"),
+                    Act::Say("450 4.2.1 mailbox busy".into()),
+                ),
+            ],
+            ..Faults::default()
+        },
+        Faults::default(),
+    ];
     let rules = EACH_FILE.replace(
         "to: ap@example.org",
         "to: [ap@example.org, gone@example.org, busy@example.org]",
@@ -222,7 +223,7 @@ async fn recipients_refused_are_told_and_accepted_ones_never_get_it_twice() {
 async fn a_mail_whose_answer_never_came_is_unknown_first_and_then_follows_its_policy() {
     for (policy, state, copies) in [("resend", "accepted", 2), ("hold", "unknown", 1)] {
         let mut settings = Settings::open();
-        settings.faults = vec![Faults::one(At::Stored, Act::Cut)];
+        settings.faults = vec![Faults::one(At::Stored, Act::Cut), Faults::default()];
         let site = Site::with(settings, EACH_FILE).await;
         site.write(
             "tidings.yaml",
@@ -253,7 +254,8 @@ async fn a_mail_whose_answer_never_came_is_unknown_first_and_then_follows_its_po
 #[tokio::test(flavor = "multi_thread")]
 async fn exec_reports_a_job_that_runs_elsewhere_even_while_no_daemon_runs() {
     let site = Site::new(IMPORT).await;
-    site.run(&["run", "--once"]);
+    script(&site, "import", "#!/bin/sh\n");
+    site.ok(&["run", "--once"]);
     let run = site.run(&[
         "exec",
         "imp-elsewhere",
@@ -368,7 +370,7 @@ rules:
     .await;
     let daemon = site.started().await;
     site.mails(2).await;
-    daemon.kill();
+    daemon.stop();
     let daemon = site.started().await;
     site.mails(4).await;
     daemon.stop();

@@ -297,6 +297,7 @@ fn effect(
         sender: spec.from.address.clone(),
         envelope,
         message_id: message_id.to_owned(),
+        refused: Vec::new(),
     };
     serde_json::to_vec(&mail).map_err(|error| Reason::new(format!("the mail cannot be described: {error}")))
 }
@@ -364,16 +365,12 @@ fn templated(what: &str, text: &Text, value: &str, with: &Composing<'_>) -> Resu
         }
     };
     let address = mailbox.address.to_string().to_lowercase();
-    let written = || {
-        known
-            .groups
-            .values()
-            .flatten()
-            .any(|member| member.address == mailbox.address)
-    };
     let allowed = match &known.allow {
-        Some(allow) => allow.is_match(&address) || written(),
-        None => written(),
+        Some(allow) => allow.is_match(&address),
+        None => with
+            .settings
+            .written_out()
+            .any(|written| *written == mailbox.address),
     };
     if allowed {
         return Ok(vec![mailbox]);
@@ -386,7 +383,9 @@ fn templated(what: &str, text: &Text, value: &str, with: &Composing<'_>) -> Resu
             ),
         ),
         None => refuse(
-            format!("gave {address}, and without `recipients.allow` only addresses written out are allowed"),
+            format!(
+                "gave {address}, and without `recipients.allow` only addresses that tidings.yaml writes out are allowed"
+            ),
             format!(
                 "If it shall get mail, allow it in tidings.yaml: `recipients: {{ allow: [\"{address}\"] }}`."
             ),

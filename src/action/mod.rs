@@ -17,6 +17,7 @@ pub mod process;
 pub mod run;
 pub mod work;
 
+use crate::entry::Reason;
 use crate::event::{EventId, FileRef};
 use crate::mail::Envelope;
 use crate::mail::address::Address;
@@ -38,6 +39,9 @@ pub struct Mail {
     pub envelope: Envelope,
     /// Fixed when it was composed.
     pub message_id: String,
+    /// Recipients that were refused for good in earlier attempts, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<(Address, Reason)>,
 }
 
 /// Effect of a rule's work: steps in order, the first failure decides.

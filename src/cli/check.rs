@@ -1,6 +1,6 @@
 //! `tidings check`: every problem of a setup at once.
 
-use super::{Exit, Global, out, tell};
+use super::{Exit, Global, out, show as words, tell};
 use crate::config::diagnostic::Problem;
 use crate::rule::load::{self, Setup};
 use serde_json::json;
@@ -57,28 +57,28 @@ pub fn verdict(problems: &[Problem]) -> String {
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
     let warnings = problems.len() - errors;
     match warnings {
-        0 => counted(errors, "problem"),
-        _ => format!("{}, {}", counted(errors, "problem"), counted(warnings, "warning")),
+        0 => words::count(errors as u64, "problem"),
+        _ => format!(
+            "{}, {}",
+            words::count(errors as u64, "problem"),
+            words::count(warnings as u64, "warning")
+        ),
     }
 }
 
 fn summary(setup: &Setup) -> String {
     let mut text = format!(
         "all is well: {}, {}, {}, {}",
-        counted(setup.rules.len(), "rule"),
-        counted(setup.settings.accounts.len(), "account"),
-        counted(setup.templates.names().len(), "template"),
-        counted(setup.watches.len(), "watched folder"),
+        words::count(setup.rules.len() as u64, "rule"),
+        words::count(setup.settings.accounts.len() as u64, "account"),
+        words::count(setup.templates.names().len() as u64, "template"),
+        words::count(setup.watches.len() as u64, "watched folder"),
     );
     if !setup.warnings.is_empty() {
-        text.push_str(&format!("; {}", counted(setup.warnings.len(), "warning")));
+        text.push_str(&format!(
+            "; {}",
+            words::count(setup.warnings.len() as u64, "warning")
+        ));
     }
     text
-}
-
-fn counted(number: usize, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        _ => format!("{number} {what}s"),
-    }
 }

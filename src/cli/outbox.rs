@@ -30,7 +30,7 @@ enum Command {
     },
     /// Do them again, the same bytes
     Retry(Which),
-    /// Never do them
+    /// Never do them; also closes the trouble of a mail that was refused for some recipients
     Cancel(Which),
 }
 
@@ -327,21 +327,20 @@ async fn each(store: &Store, which: Which, verb: &str) -> Exit {
     }
     let mut exit = Exit::Done;
     for id in ids {
-        let moved = if verb == "retry" {
-            store.retry(id).await
-        } else {
-            store.cancel(id).await
+        let moved = match verb {
+            "retry" => store.retry(id).await,
+            _ => store.cancel(id).await,
         };
-        match moved {
-            Ok(entry) => {
-                if verb == "cancel"
-                    && let Err(error) = store.close_case(&format!("mail:{id}")).await
-                {
-                    return super::store_failed(&error);
-                }
-                out(format_args!("{id} {}", entry.state.as_str()));
-            }
-            Err(error) => {
+        let closed = match verb {
+            // Nothing is left to be mended once a person has decided.
+            "cancel" => store.close_case(&format!("mail:{id}")).await,
+            _ => Ok(false),
+        };
+        match (moved, closed) {
+            (_, Err(error)) => return super::store_failed(&error),
+            (Ok(entry), _) => out(format_args!("{id} {}", entry.state.as_str())),
+            (Err(_), Ok(true)) => out(format_args!("{id} stays as it is; its trouble is closed")),
+            (Err(error), Ok(false)) => {
                 tell(format_args!("error: {error}"));
                 exit = Exit::BadInput;
             }

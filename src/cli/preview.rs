@@ -9,7 +9,7 @@ use crate::rule::facts;
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
 use crate::store::Store;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Options of `tidings preview`.
@@ -132,6 +132,7 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
                 .into_iter()
                 .next()
                 .unwrap_or_default();
+            own(&mut sample, rule, branch);
             if let (Value::Object(sample), Some(Value::Object(given))) = (&mut sample, given) {
                 sample.extend(given.clone());
             }
@@ -149,6 +150,19 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
         tell(format_args!("rule `{}` sends no mail", rule.name));
     }
     exit
+}
+
+/// What is known beforehand takes the place of the sample's: the rule, this machine, and in an outcome the
+/// name of the job, which is the rule's.
+fn own(sample: &mut Value, rule: &Rule, branch: Option<Branch>) {
+    sample["rule"] = json!({
+        "name": rule.name,
+        "description": rule.description.as_deref().unwrap_or_default(),
+    });
+    sample["host"] = json!(crate::app::host());
+    if branch.is_some() {
+        sample["job"]["name"] = json!(rule.name);
+    }
 }
 
 #[allow(
@@ -225,6 +239,7 @@ fn preview(
         sample,
         crate::template::RenderOptions {
             signature,
+            subject: entry.summary["subject"].as_str(),
             ..Default::default()
         },
     ) {

@@ -1,6 +1,6 @@
 //! `tidings run`: the daemon, or the scheduled worker.
 
-use super::{Exit, Global, out, show, tell};
+use super::{Exit, Global, check, out, show, tell};
 use crate::app::{App, AppError, Left, Options, notify};
 use crate::store::Store;
 use crate::store::lock::{Lock, LockError};
@@ -79,7 +79,10 @@ async fn once(app: App) -> Result<Exit, AppError> {
 
 /// What a round of the worker says at its end.
 fn summary(left: &Left) -> String {
-    let mut parts = vec![format!("{} done", left.done)];
+    let mut parts = match left.done {
+        0 => vec!["nothing was due".to_owned()],
+        done => vec![format!("{done} done")],
+    };
     if left.waiting > 0 {
         parts.push(format!("{} waiting (tidings outbox list)", left.waiting));
     }
@@ -137,7 +140,7 @@ async fn watches(store: &Store) -> Vec<String> {
     marks.iter().map(|(_, mark)| watch_line(mark)).collect()
 }
 
-/// `watching /srv/drop (native, 12 folders, 340 files known)`.
+/// `/srv/drop (native; 12 folders, 340 files known)`.
 pub fn watch_line(mark: &Value) -> String {
     let text = |name: &str| show::clean(mark.get(name).and_then(Value::as_str).unwrap_or(""));
     let number = |name: &str| mark.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -146,25 +149,24 @@ pub fn watch_line(mark: &Value) -> String {
         why => format!(": {why}"),
     };
     format!(
-        "  watching {} ({}{why}; {} folders, {} files known)",
+        "  {} ({}{why}; {}, {} known)",
         text("root"),
         text("mode"),
-        number("folders"),
-        number("known")
+        show::count(number("folders"), "folder"),
+        show::count(number("known"), "file")
     )
 }
 
 /// Says why it cannot run, and with which code it ends.
 pub fn failed(error: &AppError) -> Exit {
+    if let AppError::Setup(problems) = error {
+        check::show(problems);
+        tell(check::verdict(problems));
+        return Exit::Config;
+    }
     tell(format_args!("error: {error}"));
     match error {
-        AppError::Setup(problems) => {
-            let colour = std::io::stderr().is_terminal();
-            for problem in problems {
-                tell(problem.render(colour));
-            }
-            Exit::Config
-        }
+        AppError::Setup(_) => Exit::Config,
         AppError::Lock(LockError::Busy(_)) => Exit::TryLater,
         AppError::Sender(_) => Exit::Config,
         AppError::Lock(_) | AppError::Store(_) | AppError::Signals(_) => Exit::Unavailable,

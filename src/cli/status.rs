@@ -119,8 +119,17 @@ fn described(status: &Status, now: Timestamp) -> String {
         None => "not running".to_owned(),
     });
     lines.push(match status.setup {
-        Ok((rules, accounts)) => format!("setup: {rules} rules, {accounts} accounts"),
-        Err(problems) => format!("setup: {problems} problems (tidings check); what runs is the set before"),
+        Ok((rules, accounts)) => {
+            let (rules, accounts) = (
+                show::count(rules as u64, "rule"),
+                show::count(accounts as u64, "account"),
+            );
+            format!("setup: {rules}, {accounts}")
+        }
+        Err(problems) => format!(
+            "setup: {} (tidings check); what runs is the set before",
+            show::count(problems as u64, "problem")
+        ),
     });
     if let Some(reload) = &status.reload
         && reload.get("ok") == Some(&Value::Bool(false))
@@ -129,7 +138,13 @@ fn described(status: &Status, now: Timestamp) -> String {
         lines.push(format!("last reload: refused at {at} (tidings check)"));
     }
     if !status.watches.is_empty() {
-        lines.push("watches:".to_owned());
+        // What a look left behind is no proof that anybody looks now.
+        let heading = if status.running.is_some() {
+            "watches:"
+        } else {
+            "watches, as they were last seen:"
+        };
+        lines.push(heading.to_owned());
         lines.extend(status.watches.iter().map(super::run::watch_line));
     }
     if !status.schedules.is_empty() {

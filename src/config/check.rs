@@ -511,6 +511,9 @@ pub fn plain(error: &std::io::Error) -> String {
 /// What to write instead of something that is no address.
 pub fn address_hint(text: &str) -> String {
     if text.contains([',', ';']) && text.contains('@') {
+        if text.matches('@').count() == 1 {
+            return "a name with a comma stands in double quotes: '\"Name, Inc.\" <local@domain>'".to_owned();
+        }
         return "one address each: write a list, [first@example.com, second@example.com]".to_owned();
     }
     if !text.contains('@') {

@@ -29,6 +29,23 @@ pub struct Settings {
     pub state: PathBuf,
 }
 
+impl Settings {
+    /// Addresses written out here: members of groups, senders, and where replies go. Without an allow-list a
+    /// template may write to these and to nobody else.
+    pub fn written_out(&self) -> impl Iterator<Item = &Address> {
+        let groups = self.recipients.groups.values().flatten();
+        let replies = self
+            .accounts
+            .values()
+            .filter_map(|account| account.reply_to.as_ref());
+        let senders = self.accounts.values().flat_map(|account| &account.senders);
+        groups
+            .chain(replies)
+            .map(|mailbox| &mailbox.address)
+            .chain(senders)
+    }
+}
+
 /// What rules may leave out.
 #[derive(Clone, Debug)]
 pub struct Defaults {
@@ -47,8 +64,8 @@ pub struct Defaults {
 pub struct Recipients {
     /// Names that stand for several mailboxes in `to:`, `cc:`, `bcc:`.
     pub groups: BTreeMap<String, Vec<Mailbox>>,
-    /// Patterns an address from a template must match, compared in lower case. `None`: only addresses written out in
-    /// rules and settings are allowed.
+    /// Patterns an address from a template must match, compared in lower case. `None`: only
+    /// [`Settings::written_out`].
     pub allow: Option<GlobSet>,
 }
 

@@ -5,7 +5,7 @@ use crate::action::{Mail, Step, Work};
 use crate::clock::Clock;
 use crate::delivery::Plan;
 use crate::delivery::verdict::{self, Trouble, Verdict};
-use crate::entry::{Body, EntryId, Fence, Kind, Leased, OnUnknown, Reason, Settlement};
+use crate::entry::{Body, EntryId, Fence, Kind, Leased, Reason, Settlement};
 use crate::event::{self, FileRef};
 use crate::store::{Also, NewCase, Store};
 use crate::transport::{Content, Gate, GateClosed, Parcel};
@@ -119,6 +119,7 @@ impl Performer {
         let Verdict {
             settlement,
             effect,
+            resend,
             pause,
             trouble,
         } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, random());
@@ -134,8 +135,6 @@ impl Performer {
         }
         let accepted = matches!(settlement, Settlement::Accept(_));
         let effect = effect.and_then(|mail| serde_json::to_vec(&mail).ok());
-        let again = matches!(settlement, Settlement::Lose(_)) && entry.on_unknown == OnUnknown::Resend;
-        let resend = again.then(|| now + self.plan.retry.first);
         let mail_case = format!("mail:{}", entry.id);
         let case = match &trouble {
             Some(Trouble::Grant(_)) => Some(grant_case(&mail.account)),

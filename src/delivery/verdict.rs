@@ -33,6 +33,8 @@ pub struct Verdict {
     pub settlement: Settlement,
     /// The effect to keep instead, where only some recipients are left.
     pub effect: Option<Mail>,
+    /// When an entry that became unknown is tried again.
+    pub resend: Option<Timestamp>,
     /// Nothing else of this lane is tried before this time.
     pub pause: Option<Timestamp>,
     /// What a person should be told.
@@ -71,6 +73,7 @@ pub fn settle(
             return Verdict {
                 settlement: Settlement::Hold(reason.clone()),
                 effect: None,
+                resend: None,
                 pause: everyone.then_some(until),
                 trouble: Some(Trouble::Mail(reason)),
             };
@@ -78,6 +81,7 @@ pub fn settle(
         Verdict {
             settlement: Settlement::Defer(until, reason),
             effect: None,
+            resend: None,
             pause: everyone.then_some(until),
             trouble: None,
         }
@@ -85,6 +89,7 @@ pub fn settle(
     let ended = |settlement: Settlement, trouble: Option<Trouble>| Verdict {
         settlement,
         effect: None,
+        resend: None,
         pause: None,
         trouble,
     };
@@ -106,9 +111,16 @@ pub fn settle(
         }
         Outcome::Never(reason) => ended(Settlement::Fail(reason.clone()), Some(Trouble::Mail(reason))),
         Outcome::Unknown(reason) => {
-            // Where the policy is to send again, nobody needs to do anything.
-            let trouble = (entry.on_unknown == OnUnknown::Hold).then(|| Trouble::Mail(reason.clone()));
-            ended(Settlement::Lose(reason), trouble)
+            let again = later(reason.clone(), None, false);
+            let mut verdict = ended(Settlement::Lose(reason.clone()), None);
+            match again.settlement {
+                // A server that never answers must not get a copy a minute for days.
+                Settlement::Defer(until, _) if entry.on_unknown == OnUnknown::Resend => {
+                    verdict.resend = Some(until)
+                }
+                _ => verdict.trouble = Some(Trouble::Mail(reason)),
+            }
+            verdict
         }
         Outcome::NotSent(_) => ended(Settlement::Release, None),
         Outcome::Answered {
@@ -117,6 +129,7 @@ pub fn settle(
             later: again,
             after,
         } => {
+            let refused = [mail.refused.clone(), refused].concat();
             let told = refused_reason(accepted.as_deref(), &refused, &again);
             let trouble = (!refused.is_empty()).then(|| Trouble::Mail(told.clone()));
             let left: Vec<_> = again.into_iter().map(|(address, _)| address).collect();
@@ -125,6 +138,7 @@ pub fn settle(
                     let mut verdict = later(told, after, false);
                     verdict.effect = Some(Mail {
                         envelope,
+                        refused,
                         ..mail.clone()
                     });
                     verdict.trouble = verdict.trouble.or(trouble);
@@ -222,6 +236,7 @@ mod tests {
             sender: address("robot@example.org"),
             envelope: Envelope::new(address("robot@example.org"), to).unwrap(),
             message_id: "<1@example.org>".into(),
+            refused: Vec::new(),
         }
     }
 
@@ -361,6 +376,28 @@ mod tests {
     }
 
     #[test]
+    fn a_recipient_refused_earlier_is_still_told_of_when_the_rest_is_accepted() {
+        let refused = vec![(address("b@example.org"), Reason::new("no such user"))];
+        let outcome = Outcome::Answered {
+            accepted: Some("250 ok".into()),
+            refused: Vec::new(),
+            later: Vec::new(),
+            after: None,
+        };
+        let mail = Mail { refused, ..mail() };
+        let verdict = settle(outcome, &entry(2), &mail, at(0), RETRY, 0.5);
+        let Settlement::Accept(reason) = verdict.settlement else {
+            panic!()
+        };
+        assert!(
+            reason.text.contains("refused for b@example.org"),
+            "{}",
+            reason.text
+        );
+        assert!(verdict.trouble.is_some());
+    }
+
+    #[test]
     fn a_mail_all_accepted_is_accepted_with_the_servers_words() {
         let outcome = Outcome::Answered {
             accepted: Some("250 2.0.0 queued as 7".into()),
@@ -388,6 +425,34 @@ mod tests {
             decide(outcome, 1, at(0)).settlement,
             Settlement::Fail(_)
         ));
+    }
+
+    #[test]
+    fn what_is_unknown_goes_again_ever_later_and_in_the_end_waits_for_a_person() {
+        let lost = || Outcome::Unknown(Reason::new("cut"));
+        let minutes = |minutes: u64| Some(at(0) + Duration::from_secs(60 * minutes));
+        assert_eq!(decide(lost(), 1, at(0)).resend, minutes(1));
+        assert_eq!(decide(lost(), 5, at(0)).resend, minutes(16));
+        let last = decide(lost(), 60, at(48));
+        assert_eq!(
+            (last.resend, matches!(last.trouble, Some(Trouble::Mail(_)))),
+            (None, true)
+        );
+        let held = settle(
+            lost(),
+            &Entry {
+                on_unknown: OnUnknown::Hold,
+                ..entry(1)
+            },
+            &mail(),
+            at(0),
+            RETRY,
+            0.5,
+        );
+        assert_eq!(
+            (held.resend, matches!(held.trouble, Some(Trouble::Mail(_)))),
+            (None, true)
+        );
     }
 
     #[test]

@@ -221,6 +221,8 @@ impl Holder {
         if matches!(want, Want::Instead(_)) {
             flight.forced = Some((self.clock.now(), kept.obtained));
         }
+        // What still works is at hand for those who come meanwhile, and if the answer cannot be stored.
+        self.remember(&kept);
         kept.refresh_began = Some(self.clock.now());
         let version = match self.put(Some(version), &kept).await {
             Ok(version) => version,

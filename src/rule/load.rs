@@ -98,7 +98,7 @@ pub fn load(dir: &Path, away: Away) -> Result<Setup, Vec<Problem>> {
         links: Vec::new(),
         listeners: Vec::new(),
         rules: Vec::new(),
-        written: written_addresses(&checked.settings),
+        written: checked.settings.written_out().cloned().collect(),
     };
     let files = loader.files();
     let documents: Vec<Document> = files
@@ -226,21 +226,6 @@ fn known_template(templates: &Templates, broken: &BTreeSet<String>, name: &str) 
             names.join(", ")
         ),
     })
-}
-
-/// Addresses written out in the settings: who may be written to even without an allow-list.
-fn written_addresses(settings: &Settings) -> BTreeSet<Address> {
-    let groups = settings.recipients.groups.values().flatten();
-    let replies = settings
-        .accounts
-        .values()
-        .filter_map(|account| account.reply_to.as_ref());
-    let senders = settings.accounts.values().flat_map(|account| &account.senders);
-    groups
-        .chain(replies)
-        .map(|mailbox| mailbox.address.clone())
-        .chain(senders.cloned())
-        .collect()
 }
 
 /// What could not be used of a rule as it is written.

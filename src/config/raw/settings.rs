@@ -259,8 +259,8 @@ pub struct Defaults {
 pub struct Recipients {
     /// Names that stand for several addresses in `to:`, `cc:` and `bcc:`.
     pub groups: Option<BTreeMap<String, Many<String>>>,
-    /// Patterns (`*@contoso.com`) that an address made by a template must match. Without this list,
-    /// only addresses written out in rules and settings are allowed.
+    /// Patterns (`*@contoso.com`) that every address must match. Without this list, addresses written
+    /// out are allowed, and a template may give only those that these settings write out.
     pub allow: Option<Many<String>>,
 }
 
