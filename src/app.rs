@@ -98,6 +98,8 @@ pub struct Left {
     pub accounts: Vec<String>,
     /// Watches that could not look.
     pub blind: Vec<String>,
+    /// It was told to stop before all was done.
+    pub stopped: bool,
 }
 
 /// Every part, made and not yet started.
@@ -314,16 +316,28 @@ impl App {
         broken.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// The scheduled worker: one complete look, then everything that is due, and what follows from it.
-    pub async fn once(mut self) -> Result<Left, AppError> {
+    /// The scheduled worker: one complete look, then everything that is due, and what follows from it. With `stop`
+    /// it finishes what is on the wire, and nothing else.
+    pub async fn once(mut self, stop: &CancellationToken) -> Result<Left, AppError> {
         let before = self.store.counts().await?;
-        let looked = self.files.look().await?;
-        // Nobody else keeps the grants alive where no daemon runs.
-        self.keeper.look().await;
-        self.schedules.look().await?;
-        loop {
+        tokio::select! {
+            // What was recorded by then stays recorded; the rest is found by the next look.
+            () = stop.cancelled() => {}
+            looked = self.files.look() => { looked?; }
+        }
+        let (stopping, jobs_stop) = (stop.clone(), self.jobs_stop.clone());
+        tokio::spawn(async move {
+            stopping.cancelled().await;
+            jobs_stop.cancel();
+        });
+        if !stop.is_cancelled() {
+            // Nobody else keeps the grants alive where no daemon runs.
+            self.keeper.look().await;
+            self.schedules.look().await?;
+        }
+        while !stop.is_cancelled() {
             let dispatched = self.dispatcher.drain().await?;
-            self.delivery.drain().await?;
+            self.delivery.drain(stop).await?;
             if dispatched == 0 && self.store.pending_events(1).await?.is_empty() {
                 break;
             }
@@ -349,8 +363,8 @@ impl App {
                 .into_iter()
                 .collect()
         };
-        let _ = looked;
         Ok(Left {
+            stopped: stop.is_cancelled(),
             done: sum(&after, &[State::Accepted]).saturating_sub(sum(&before, &[State::Accepted])),
             waiting: sum(
                 &after,

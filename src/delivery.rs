@@ -163,11 +163,20 @@ impl Delivery {
     }
 
     /// Performs all that is due now, and what became due meanwhile; begins nothing that waits for a
-    /// later time. For the scheduled worker.
-    pub async fn drain(&mut self) -> Result<(), StoreError> {
+    /// later time. With `stop` it finishes what was begun. For the scheduled worker.
+    pub async fn drain(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
         loop {
             self.begin_due().await?;
-            match self.running.join_next_with_id().await {
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    self.give_back().await;
+                    self.finish().await;
+                    return Ok(());
+                }
+                ended = self.running.join_next_with_id() => ended,
+            };
+            match ended {
                 Some(ended) => self.ended(ended),
                 None if self.lanes.values().all(|lane| lane.waiting.is_empty()) => return Ok(()),
                 // A lane at its pace: claimed, but not before a later time.

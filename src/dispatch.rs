@@ -17,7 +17,8 @@ use crate::action::{Work, work};
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::entry::{Body, Kind, NewEntry, OnUnknown, Reason};
-use crate::event::Event;
+use crate::event::{Event, EventId};
+use crate::mail::header::one_line;
 use crate::pulse::Pulse;
 use crate::rule::facts::{self, Surroundings};
 use crate::rule::index::{Branch, Rules, Why};
@@ -26,6 +27,7 @@ use crate::sender;
 use crate::store::{Admission, RuleVerdict, Store, StoreError};
 use crate::template::Templates;
 use serde_json::{Value, json};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,31 +105,61 @@ impl Dispatcher {
             let plan = Arc::clone(&self.plan.borrow());
             let (store, now) = (self.store.clone(), self.clock.now());
             let prepared = tokio::task::spawn_blocking(move || {
-                events
+                let each = events
                     .iter()
-                    .map(|event| admission(event, &plan, &store, now))
-                    .collect::<Vec<_>>()
+                    .map(|event| admission(event, &plan, &store, now).map_err(|error| (event.id, error)));
+                each.collect::<Vec<_>>()
             });
             // A panic in a template engine must not lose the batch: it stays pending, and is told.
-            let admissions = match prepared.await {
-                Ok(admissions) => admissions,
+            let prepared = match prepared.await {
+                Ok(prepared) => prepared,
                 Err(error) => {
                     tracing::error!(%error, "preparing effects failed");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     continue;
                 }
             };
+            // What the spool could not take stays pending, and everything else goes its way.
+            let (admissions, disk): (Vec<_>, Vec<_>) = prepared.into_iter().partition(Result::is_ok);
+            let admissions: Vec<Admission> = admissions.into_iter().flatten().collect();
             for admission in &admissions {
                 tracing::debug!(event = %admission.event, entries = admission.entries.len(), "event dispatched");
             }
-            self.store.admit(admissions).await?;
+            let held: Vec<_> = admissions.iter().flat_map(held).collect();
+            let admitted = self.store.admit(admissions).await?;
+            for (entry, held) in admitted.iter().flatten().zip(held) {
+                if let Some((event, rule, reason)) = held
+                    && entry.fresh
+                {
+                    tracing::warn!(entry = %entry.id, %event, rule, reason, "held, a person must mend something");
+                }
+            }
             self.pulse.tick();
+            if let Some((event, source)) = disk.into_iter().find_map(Result::err) {
+                tracing::error!(%event, error = %source, "no space for a mail; its event waits");
+                return Err(StoreError::File {
+                    what: "cannot write to",
+                    path: self.store.path().with_file_name("spool"),
+                    source: Arc::new(source),
+                });
+            }
         }
     }
 }
 
+/// For each entry of an admission, what the log says of it if it is held.
+fn held(admission: &Admission) -> impl Iterator<Item = Option<(EventId, String, String)>> {
+    let event = admission.event;
+    admission.entries.iter().map(move |entry| {
+        let reason = entry.held.as_ref()?;
+        Some((event, one_line(&entry.rule, 200), one_line(&reason.text, 500)))
+    })
+}
+
 /// What one event leads to. Reads files it must attach; changes nothing.
-fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) -> Admission {
+///
+/// The error is our own disk's; what was written until then is given up.
+fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) -> io::Result<Admission> {
     let mut made = Admission {
         event: event.id,
         entries: Vec::new(),
@@ -141,9 +173,18 @@ fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) ->
             store,
             now,
         };
-        let (outcome, detail) = match found.why {
+        let answer = match found.why {
             Why::Trigger(_) => asked.triggered(&mut made.entries),
             Why::Outcome(branch) => asked.ended(branch, &mut made.entries),
+        };
+        let (outcome, detail) = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                for entry in &made.entries {
+                    store.spool().discard(&entry.body);
+                }
+                return Err(error);
+            }
         };
         made.verdicts.push(RuleVerdict {
             rule: found.rule.name.clone(),
@@ -151,7 +192,7 @@ fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) ->
             detail,
         });
     }
-    made
+    Ok(made)
 }
 
 /// One rule asked about one event.
@@ -174,7 +215,7 @@ impl Asked<'_> {
     }
 
     /// A trigger of the rule met the event: condition, then work or mails.
-    fn triggered(&self, entries: &mut Vec<NewEntry>) -> (&'static str, String) {
+    fn triggered(&self, entries: &mut Vec<NewEntry>) -> io::Result<(&'static str, String)> {
         let facts = self.facts();
         let why = match self
             .rule
@@ -184,23 +225,23 @@ impl Asked<'_> {
         {
             None => String::new(),
             Some(Ok(decision)) if decision.holds => decision.why,
-            Some(Ok(decision)) => return ("condition_false", decision.why),
+            Some(Ok(decision)) => return Ok(("condition_false", decision.why)),
             Some(Err(error)) => {
                 let text = format!("the condition of rule `{}` failed: {error}", self.rule.name);
                 entries.push(self.unmade(Kind::Mail, "if", Reason::new(text.clone())));
-                return ("failed", text);
+                return Ok(("failed", text));
             }
         };
         if self.rule.work.is_empty() {
-            self.mails(&self.rule.mails, "mail", &facts, entries);
+            self.mails(&self.rule.mails, "mail", &facts, entries)?;
         } else {
             self.work(&self.rule.work, "work", true, &facts, entries);
         }
-        ("fired", why)
+        Ok(("fired", why))
     }
 
     /// The rule's own work ended.
-    fn ended(&self, branch: Branch, entries: &mut Vec<NewEntry>) -> (&'static str, String) {
+    fn ended(&self, branch: Branch, entries: &mut Vec<NewEntry>) -> io::Result<(&'static str, String)> {
         let (outcome, name): (&Outcome, _) = match branch {
             Branch::Success => (&self.rule.on_success, "on_success"),
             Branch::Failure => (&self.rule.on_failure, "on_failure"),
@@ -208,11 +249,11 @@ impl Asked<'_> {
         };
         let facts = self.facts();
         // Mails first: they freeze what they attach before a move is even admitted.
-        self.mails(&outcome.mails, name, &facts, entries);
+        self.mails(&outcome.mails, name, &facts, entries)?;
         if !outcome.work.is_empty() {
             self.work(&outcome.work, name, false, &facts, entries);
         }
-        ("fired", name.to_owned())
+        Ok(("fired", name.to_owned()))
     }
 
     /// Deterministic, and different for everything a rule asks for on one event.
@@ -220,7 +261,13 @@ impl Asked<'_> {
         format!("{}/{}/{branch}/{what}", self.event.happening.key, self.rule.name)
     }
 
-    fn mails(&self, specs: &[email::MailSpec], part: &str, facts: &Value, entries: &mut Vec<NewEntry>) {
+    fn mails(
+        &self,
+        specs: &[email::MailSpec],
+        part: &str,
+        facts: &Value,
+        entries: &mut Vec<NewEntry>,
+    ) -> io::Result<()> {
         let settings = &self.plan.settings;
         let log = facts
             .pointer("/job/log")
@@ -242,12 +289,13 @@ impl Asked<'_> {
                     now: self.now,
                     host: &self.plan.host,
                 },
-            );
+            )?;
             if let Some(account) = settings.accounts.get(&spec.account) {
                 entry.lane = sender::lane(account, &spec.from.address);
             }
             entries.push(entry);
         }
+        Ok(())
     }
 
     fn work(

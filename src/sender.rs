@@ -14,7 +14,8 @@ use crate::config::settings::{Account, Credential, LoginAs, Settings, Transport}
 use crate::entry::Reason;
 use crate::mail::Envelope;
 use crate::mail::address::Address;
-use crate::oauth::keeper::{AccessToken, Keeper, TokenError};
+use crate::oauth::keeper::Keeper;
+use crate::oauth::token::{AccessToken, TokenError};
 use crate::sender::pace::Pacer;
 use crate::transport::smtp::Smtp;
 use crate::transport::transcript::Transcript;

@@ -23,8 +23,9 @@ use tidings::config::settings::{
     Account, Credential, Defaults, OAuth2, Outbox, Pace, Recipients, Settings, Transport,
 };
 use tidings::entry::OnUnknown;
-use tidings::oauth::keeper::{Keeper, TokenError};
+use tidings::oauth::keeper::Keeper;
 use tidings::oauth::login::{self, SignIn};
+use tidings::oauth::token::TokenError;
 use tidings::oauth::vault::{Standing, Vault};
 use tidings::sandbox::oauth::{self as sandbox, Fault, Handle, Rotation, Server};
 use tidings::store::Store;

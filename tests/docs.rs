@@ -52,6 +52,10 @@ fn previews(dir: &Path) {
             assert!(output.status.success(), "{rule}: {}", text(&output.stderr));
             assert!(shown.contains("subject  "), "{rule}: {shown}");
             assert!(!shown.contains("sample-rule"), "{rule}: {shown}");
+            // A mail that says all is well must not be shown with a job that failed.
+            for page in shown.split("== ").filter(|page| page.contains("It works again")) {
+                assert!(page.contains("Exit code:  0"), "{rule}: {page}");
+            }
         }
     }
 }

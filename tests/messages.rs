@@ -402,6 +402,7 @@ impl House {
                 host: "batch01",
             },
         )
+        .unwrap()
     }
 
     fn bytes(&self, entry: &NewEntry) -> Vec<u8> {
@@ -538,6 +539,7 @@ fn a_templated_recipient_must_be_allowed() {
         ("not an address", "not one mail address"),
         ("a@contoso.com, b@contoso.com", "not one mail address"),
         ("a@contoso.com\r\nBcc: x@y.example", "not one mail address"),
+        ("\"eve@evil.example\"@contoso.com", "not one mail address"),
     ] {
         let reason = house.reason(&house.prepare(&to("{{data.who}}"), None, at(who)));
         assert!(reason.contains(expected), "{who:?}: {reason}");
@@ -575,6 +577,17 @@ fn a_templated_recipient_must_be_allowed() {
             "{who}: {:?}",
             entry.held
         );
+    }
+    // Allowed by the letter, but a server may take them for a route, a program for an option, a reader for
+    // another address.
+    for who in [
+        "eve%evil.example@contoso.com",
+        "evil.example!eve@contoso.com",
+        "-oQ/tmp@contoso.com",
+        "=?utf-8?q?boss?=@contoso.com",
+    ] {
+        let reason = house.reason(&house.prepare(&to("{{data.who}}"), None, at(who)));
+        assert!(reason.contains("may "), "{who}: {reason}");
     }
 }
 

@@ -96,6 +96,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     retry_and_cancel_move_what_they_may_and_refuse_the_rest
     an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again
     an_uncomposed_entry_without_an_event_cannot_be_retried
+    an_entry_held_from_the_start_is_a_trouble_until_it_is_cancelled_or_made_anew
     large_bodies_live_in_the_spool_and_go_with_their_entry
     a_spooled_body_whose_key_was_taken_is_removed
     recover_sweeps_old_orphans_and_leaves_young_ones
@@ -891,7 +892,9 @@ async fn an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again(
         verdicts: vec![],
     };
     let id = store.admit(vec![admission(entry.clone())]).await.unwrap()[0][0].id;
-    assert!(store.pending_events(9).await.unwrap().is_empty());
+    let told = store.pending_events(9).await.unwrap();
+    assert_eq!(told.len(), 1, "only the trouble waits, the event is dispatched");
+    assert_eq!(told[0].happening.kind, Kind::Trouble);
     let removed = store.retry(id).await.unwrap();
     assert_eq!((removed.id, removed.state), (id, State::Held));
     assert_eq!(store.entry(id).await.unwrap(), None);
@@ -904,6 +907,42 @@ async fn an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again(
     };
     let admitted = store.admit(vec![admission(composed)]).await.unwrap()[0][0];
     assert!(admitted.fresh && admitted.id > id);
+}
+
+async fn an_entry_held_from_the_start_is_a_trouble_until_it_is_cancelled_or_made_anew(place: Place) {
+    let store = place.open().await;
+    let held = |key: &str, event| NewEntry {
+        event: Some(event),
+        effect: Vec::new(),
+        body: Body::None,
+        held: Some(Reason::new("no such attachment")),
+        ..mail(key)
+    };
+    let admit = async |key: &str, event| {
+        let admission = Admission {
+            event,
+            entries: vec![held(key, event)],
+            verdicts: vec![],
+        };
+        store.admit(vec![admission]).await.unwrap()[0][0].id
+    };
+    let event = record_one(&store, schedule("a")).await;
+    let (first, second) = (admit("a/1", event).await, admit("a/2", event).await);
+    let open = store.open_cases().await.unwrap();
+    let keys: Vec<&str> = open.iter().map(|case| case.key.as_str()).collect();
+    assert_eq!(keys, [format!("mail:{first}"), format!("mail:{second}")]);
+    assert_eq!(open[0].reason.text, "no such attachment");
+    // The key is taken: the same dispatch said again opens nothing.
+    admit("a/1", event).await;
+    assert_eq!(store.open_cases().await.unwrap(), open);
+    store.cancel(first).await.unwrap();
+    store.retry(second).await.unwrap();
+    assert_eq!(store.open_cases().await.unwrap(), []);
+
+    // The news of a trouble that cannot be told is no trouble of its own: that would never end.
+    let news = record_one(&store, happened("t", Kind::Trouble, "office")).await;
+    admit("t/1", news).await;
+    assert_eq!(store.open_cases().await.unwrap(), []);
 }
 
 async fn an_uncomposed_entry_without_an_event_cannot_be_retried(place: Place) {

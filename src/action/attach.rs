@@ -87,8 +87,8 @@ fn safe_path(path: &Path) -> String {
     shown(path.as_os_str())
         .split('/')
         .map(|step| {
-            if step.is_empty() {
-                String::new()
+            if matches!(step, "" | "." | "..") {
+                step.to_owned()
             } else {
                 safe_name(step.as_ref())
             }
@@ -226,6 +226,18 @@ fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<()
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Reason {
+    // The system speaks of many links where we allow none.
+    if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+        return Reason {
+            steps: vec![
+                "Put the file itself there, then retry the mail; or cancel it, if nobody of yours made the link.".to_owned(),
+            ],
+            ..Reason::new(format!(
+                "{} cannot be attached: it is a symbolic link, or lies behind one, and links are not followed",
+                safe_path(path)
+            ))
+        };
+    }
     Reason {
         steps: vec!["Mend what is wrong with the file or its rights, then retry the mail.".to_owned()],
         ..Reason::new(format!("{} cannot be attached: {error}", safe_path(path)))

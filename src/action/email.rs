@@ -8,7 +8,7 @@ use crate::action::Mail;
 use crate::action::attach::{self, Attachments, Places};
 use crate::config::settings::{Account, Settings};
 use crate::entry::{Body, Kind, NewEntry, Reason};
-use crate::event::{EventId, FileRef};
+use crate::event::{EventId, FileRef, shown};
 use crate::mail::Envelope;
 use crate::mail::address::Mailbox;
 use crate::mail::header::{MAX_VALUE, ascii_domain, one_line, own_header};
@@ -110,11 +110,27 @@ pub struct Composing<'a> {
     pub host: &'a str,
 }
 
+/// Why there is no message.
+enum Refusal {
+    /// A person must mend something.
+    Hold(Reason),
+    /// Our own disk could not take it.
+    Disk(io::Error),
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Refusal {
+        Refusal::Hold(reason)
+    }
+}
+
 /// Composes a mail. One that cannot be composed is held, with the reason and an empty effect.
 ///
 /// Reads attachments and may write to the spool, so it is called on a thread that may block. A spooled body is
 /// durable when this returns; if the entry is never admitted, the store removes it as an orphan.
-pub fn prepare(spec: &MailSpec, key: &str, with: &Composing<'_>) -> NewEntry {
+///
+/// The error is our own disk's: full, or failing. Nobody needs to mend the mail then; ask again later.
+pub fn prepare(spec: &MailSpec, key: &str, with: &Composing<'_>) -> io::Result<NewEntry> {
     let mut entry = NewEntry {
         key: key.to_owned(),
         kind: Kind::Mail,
@@ -132,15 +148,27 @@ pub fn prepare(spec: &MailSpec, key: &str, with: &Composing<'_>) -> NewEntry {
         due: with.now,
         held: None,
     };
-    if let Err(reason) = compose(spec, key, with, &mut entry) {
-        entry.effect = Vec::new();
-        entry.body = Body::None;
-        entry.held = Some(reason);
+    if let Some(file) = with.file {
+        entry.summary["about"] = one_line(&shown(file.path().as_os_str()), MAX_VALUE).into();
+    } else if let Some(what) = ["/job/name", "/trouble/subject"]
+        .iter()
+        .find_map(|fact| with.facts.pointer(fact)?.as_str())
+    {
+        entry.summary["about"] = one_line(what, MAX_VALUE).into();
     }
-    entry
+    match compose(spec, key, with, &mut entry) {
+        Ok(()) => {}
+        Err(Refusal::Hold(reason)) => {
+            entry.effect = Vec::new();
+            entry.body = Body::None;
+            entry.held = Some(reason);
+        }
+        Err(Refusal::Disk(error)) => return Err(error),
+    }
+    Ok(entry)
 }
 
-fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntry) -> Result<(), Reason> {
+fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntry) -> Result<(), Refusal> {
     let account = with.settings.accounts.get(&spec.account).ok_or_else(|| Reason {
         steps: vec!["Name an account of tidings.yaml in the rule, then retry the mail.".to_owned()],
         ..Reason::new(format!(
@@ -220,20 +248,19 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
             .collect(),
     };
     let mut frozen = Frozen::new(with.spool);
-    draft
-        .write(&mut frozen)
-        .map_err(|error| Reason::new(error.to_string()))?;
+    if let Err(error) = draft.write(&mut frozen) {
+        return Err(match frozen.failed.take() {
+            Some(disk) => Refusal::Disk(disk),
+            None => Reason::new(error.to_string()).into(),
+        });
+    }
     if let Some(changed) = files.iter().find(|file| !file.is_unchanged()) {
-        return Err(Reason::new(format!(
-            "{} changed while it was attached",
-            changed.shown.name
-        )));
+        return Err(Reason::new(format!("{} changed while it was attached", changed.shown.name)).into());
     }
     let size = frozen.size;
-    entry.body = frozen
-        .keep()
-        .map_err(|error| Reason::new(format!("the message cannot be written to the spool: {error}")))?;
+    // Before the body is kept: what follows cannot fail.
     entry.effect = effect(account, spec, envelope, &message_id)?;
+    entry.body = frozen.keep().map_err(Refusal::Disk)?;
     entry.summary["message_id"] = message_id.into();
     entry.summary["size"] = size.into();
     entry.summary["attachments"] = attached
@@ -247,7 +274,7 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
 }
 
 /// What is attached, after those that are too big were dealt with as the rule says.
-fn attachments(spec: &MailSpec, with: &Composing<'_>) -> Result<Attachments, Reason> {
+fn attachments(spec: &MailSpec, with: &Composing<'_>) -> Result<Attachments, Refusal> {
     let places = Places {
         settings: with.settings,
         facts: with.facts,
@@ -270,11 +297,14 @@ fn attachments(spec: &MailSpec, with: &Composing<'_>) -> Result<Attachments, Rea
                     "the attachments are too big: {total} bytes as encoded, and the rule allows {}",
                     spec.max_size
                 ))
-            });
+            }
+            .into());
         }
         Oversize::Zip => {
-            let packed = attach::pack(&opened.files, with.settings)
-                .map_err(|error| Reason::new(format!("the attachments cannot be packed: {error}")))?;
+            let packed = attach::pack(&opened.files, with.settings).map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refusal::Disk(error),
+                _ => Reason::new(format!("the attachments cannot be packed: {error}")).into(),
+            })?;
             if attach::encoded(std::slice::from_ref(&packed)) <= spec.max_size {
                 opened.files = vec![packed];
             } else {
@@ -313,6 +343,14 @@ fn rendered(what: &str, text: &Text, with: &Composing<'_>) -> Result<String, Rea
             one_line(text.source(), MAX_VALUE)
         ))
     })
+}
+
+/// Everybody a mail would go to; or why it would be held.
+pub fn addressed(spec: &MailSpec, with: &Composing<'_>) -> Result<Vec<Mailbox>, Reason> {
+    let mut all = recipients("to", &spec.to, with)?;
+    all.extend(recipients("cc", &spec.cc, with)?);
+    all.extend(recipients("bcc", &spec.bcc, with)?);
+    Ok(all)
 }
 
 /// Everybody a list means. What a template made must be allowed; what is written out is.
@@ -365,6 +403,12 @@ fn templated(what: &str, text: &Text, value: &str, with: &Composing<'_>) -> Resu
         }
     };
     let address = mailbox.address.to_string().to_lowercase();
+    if let Some(why) = is_trick(&mailbox) {
+        return refuse(
+            format!("gave `{}`, {why}", one_line(value, 200)),
+            format!("Let it give an ordinary address; mend the rule `{}`.", with.rule),
+        );
+    }
     let allowed = match &known.allow {
         Some(allow) => allow.is_match(&address),
         None => with
@@ -390,6 +434,22 @@ fn templated(what: &str, text: &Text, value: &str, with: &Composing<'_>) -> Resu
                 "If it shall get mail, allow it in tidings.yaml: `recipients: {{ allow: [\"{address}\"] }}`."
             ),
         ),
+    }
+}
+
+/// Why an address that a template made is not to be trusted, though it reads as one. Whoever names a file may be who
+/// wrote it, and a pattern `*@ours.example` says nothing of what stands before the `@`.
+fn is_trick(mailbox: &Mailbox) -> Option<&'static str> {
+    let local = mailbox.address.local();
+    if local.contains(['%', '!', '@', ':']) {
+        // Postfix: `allow_percent_hack` and `swap_bangpath` are on by default.
+        Some("and servers may take what is before its @ for a route to somebody else (`%`, `!`, `@` or `:`)")
+    } else if local.starts_with('-') {
+        Some("and programs may take an address that begins with - for an option")
+    } else if local.contains("=?") {
+        Some("and readers may decode what is before its @ (`=?`) to another address")
+    } else {
+        None
     }
 }
 
@@ -439,6 +499,8 @@ struct Frozen<'a> {
     short: Vec<u8>,
     long: Option<io::BufWriter<SpoolFile>>,
     size: u64,
+    /// What the spool said, beside what reading an attachment said.
+    failed: Option<io::Error>,
 }
 
 impl<'a> Frozen<'a> {
@@ -448,6 +510,7 @@ impl<'a> Frozen<'a> {
             short: Vec::new(),
             long: None,
             size: 0,
+            failed: None,
         }
     }
 
@@ -459,19 +522,36 @@ impl<'a> Frozen<'a> {
     }
 }
 
-impl Write for Frozen<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Frozen<'_> {
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.long.is_none() && self.short.len() + bytes.len() > INLINE {
             let mut long = io::BufWriter::new(self.spool.create()?);
             long.write_all(&std::mem::take(&mut self.short))?;
             self.long = Some(long);
         }
         match &mut self.long {
-            Some(long) => long.write_all(bytes)?,
-            None => self.short.extend_from_slice(bytes),
+            Some(long) => long.write_all(bytes),
+            None => {
+                self.short.extend_from_slice(bytes);
+                Ok(())
+            }
         }
-        self.size += bytes.len() as u64;
-        Ok(bytes.len())
+    }
+}
+
+impl Write for Frozen<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.take(bytes) {
+            Ok(()) => {
+                self.size += bytes.len() as u64;
+                Ok(bytes.len())
+            }
+            Err(error) => {
+                let kind = error.kind();
+                self.failed = Some(error);
+                Err(kind.into())
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -8,8 +8,9 @@
 
 use crate::action::output::{self, Capture};
 use crate::action::process::{self, Cause, Group};
-use crate::action::work::Performing;
 use crate::action::{Run, Work};
+use crate::clock::Clock;
+use crate::entry::EntryId;
 use crate::event::{FileRef, shown};
 use crate::source::job::JobReport;
 use jiff::SignedDuration;
@@ -24,6 +25,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 /// How long output is awaited after the exit, when a grandchild still holds it.
 pub const DRAIN: Duration = Duration::from_secs(2);
@@ -33,6 +35,23 @@ const INHERITED: [&str; 7] = ["PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "
 /// takes 128 kB a variable); they are on stdin.
 const LARGEST_FACT: usize = 16 * 1024;
 const ALL_FACTS: usize = 256 * 1024;
+
+/// What performing needs besides the work itself.
+#[derive(Clone, Debug)]
+pub struct Performing {
+    /// The setup folder, absolute: a relative program with a slash starts here.
+    pub setup: PathBuf,
+    /// Folder of the log files of jobs; made (0700) when missing.
+    pub logs: PathBuf,
+    /// Folder for temporary files of ours, handed to jobs as `TMPDIR`; `None` leaves it to the system.
+    pub temp: Option<PathBuf>,
+    /// The entry performed.
+    pub entry: Option<EntryId>,
+    /// Cancelled when we stop: a running job is ended, with a grace.
+    pub stop: CancellationToken,
+    /// What time it is.
+    pub clock: Clock,
+}
 
 /// Runs a command up to `1 + retries` times, until it ends well. `file` is where the event's file is
 /// now, `facts` what is said of the event.

@@ -2,9 +2,9 @@
 //! failure decides.
 
 use crate::action::file::{self, FileDone};
+use crate::action::run::Performing;
 use crate::action::{FileStep, Run, RunSpec, Step, StepSpec, Work, run};
-use crate::clock::Clock;
-use crate::entry::{Entry, EntryId};
+use crate::entry::Entry;
 use crate::event::{FileRef, NewEvent, Origin, shown};
 use crate::source::job::{self, JobReport};
 use crate::template::{RenderError, Text};
@@ -12,24 +12,6 @@ use serde_json::{Map, Value};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use tokio_util::sync::CancellationToken;
-
-/// What performing needs besides the work itself.
-#[derive(Clone, Debug)]
-pub struct Performing {
-    /// The setup folder, absolute: a relative program with a slash starts here.
-    pub setup: PathBuf,
-    /// Folder of the log files of jobs; made (0700) when missing.
-    pub logs: PathBuf,
-    /// Folder for temporary files of ours, handed to jobs as `TMPDIR`; `None` leaves it to the system.
-    pub temp: Option<PathBuf>,
-    /// The entry performed.
-    pub entry: Option<EntryId>,
-    /// Cancelled when we stop: a running job is ended, with a grace.
-    pub stop: CancellationToken,
-    /// What time it is.
-    pub clock: Clock,
-}
 
 /// How some work ended.
 #[derive(Clone, Debug, PartialEq)]

@@ -17,16 +17,22 @@ pub fn hangups() -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Cancels `stop` at SIGTERM or SIGINT.
+/// Cancels `stop` at SIGTERM or SIGINT. A second one changes nothing, and is told so: what is on the wire cannot be
+/// taken back.
 pub fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        let mut told = "stopping: finishing what is on the wire";
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("{told}");
+            stop.cancel();
+            told = "still finishing what is on the wire: a server may take ten minutes to answer; \
+                    kill -9 would leave such mails as `unknown`";
         }
-        tracing::info!("stopping: finishing what is on the wire");
-        stop.cancel();
     });
     Ok(())
 }

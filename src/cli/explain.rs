@@ -2,7 +2,8 @@
 
 use super::{Exit, Global, events, out, outbox, show, tell};
 use crate::action::StepSpec;
-use crate::action::email::{MailSpec, RecipientSpec};
+use crate::action::email::{self, Composing, MailSpec};
+use crate::action::run::shown_command;
 use crate::entry::EntryId;
 use crate::event::{Event, EventId, FileRef, Kind, NewEvent};
 use crate::rule::facts::{self, Surroundings};
@@ -87,7 +88,7 @@ pub async fn run(global: &Global, args: Args) -> Exit {
             exit,
             after_failure,
         } => {
-            job_ended(&setup, &name, exit, after_failure);
+            job_ended(&setup, &store, &name, exit, after_failure);
             Ok(Exit::Done)
         }
         About::Mail { .. } | About::Event { .. } => Ok(Exit::Done),
@@ -193,7 +194,7 @@ async fn file(setup: &Setup, store: &Store, path: &Path) -> Result<Exit, StoreEr
                 size,
                 mtime_ns,
             };
-            one_rule(setup, rule, watch, wanted, reference);
+            one_rule(setup, store, rule, watch, wanted, reference);
         }
     }
     if !seen_by_any {
@@ -205,7 +206,7 @@ async fn file(setup: &Setup, store: &Store, path: &Path) -> Result<Exit, StoreEr
     Ok(Exit::Done)
 }
 
-fn one_rule(setup: &Setup, rule: &Rule, watch: &Watch, wanted: &Wanted, file: FileRef) {
+fn one_rule(setup: &Setup, store: &Store, rule: &Rule, watch: &Watch, wanted: &Wanted, file: FileRef) {
     let head = format!("  rule {} ({})", show::clean(&rule.name), rule.place);
     if let Some(why) = unwanted(wanted, &file) {
         out(format_args!("{head}: no, {why}"));
@@ -221,7 +222,7 @@ fn one_rule(setup: &Setup, rule: &Rule, watch: &Watch, wanted: &Wanted, file: Fi
         file: Some(file),
         origin: None,
     };
-    decide(setup, rule, &supposed(happening, false), None, &head);
+    decide(setup, store, rule, &supposed(happening, false), None, &head);
 }
 
 /// Why a file is not what a rule looks for.
@@ -255,7 +256,7 @@ fn supposed(happening: NewEvent, recovers: bool) -> Event {
     }
 }
 
-fn job_ended(setup: &Setup, name: &str, exit: i32, after_failure: bool) {
+fn job_ended(setup: &Setup, store: &Store, name: &str, exit: i32, after_failure: bool) {
     let now = Timestamp::now().to_string();
     let report = JobReport {
         name: name.to_owned(),
@@ -285,7 +286,18 @@ fn job_ended(setup: &Setup, name: &str, exit: i32, after_failure: bool) {
     let rules = Rules::new(setup.rules.clone());
     let found = rules.find(&event);
     if found.is_empty() {
-        out("  no rule is about it");
+        let own = setup
+            .rules
+            .iter()
+            .find(|rule| rule.name == name && !rule.work.is_empty());
+        match own {
+            Some(rule) => out(format_args!(
+                "  rule {} runs it ({}) and says nothing of such an end; no other rule is about it",
+                show::clean(&rule.name),
+                rule.place
+            )),
+            None => out("  no rule is about it"),
+        }
     }
     for found in found {
         let head = format!("  rule {} ({})", show::clean(&found.rule.name), found.rule.place);
@@ -293,18 +305,30 @@ fn job_ended(setup: &Setup, name: &str, exit: i32, after_failure: bool) {
             Why::Outcome(branch) => Some(branch),
             Why::Trigger(_) => None,
         };
-        decide(setup, &found.rule, &event, branch, &head);
+        decide(setup, store, &found.rule, &event, branch, &head);
     }
 }
 
 /// What a rule makes of an event that might happen.
-fn decide(setup: &Setup, rule: &Rule, event: &Event, branch: Option<Branch>, head: &str) {
+fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: Option<Branch>, head: &str) {
     let zone = setup.settings.defaults.timezone.clone();
     let surroundings = Surroundings {
         host: crate::app::host(),
         now: Timestamp::now().to_zoned(zone),
     };
     let facts = facts::facts(event, rule, &surroundings);
+    let with = Composing {
+        settings: &setup.settings,
+        templates: &setup.templates,
+        spool: store.spool(),
+        rule: &rule.name,
+        event: None,
+        facts: &facts,
+        file: event.happening.file.as_ref(),
+        job_log: None,
+        now: Timestamp::now(),
+        host: &surroundings.host,
+    };
     let (outcome, why): (Option<&Outcome>, String) = match branch {
         Some(Branch::Success) => (Some(&rule.on_success), "on_success".to_owned()),
         Some(Branch::Failure) => (Some(&rule.on_failure), "on_failure".to_owned()),
@@ -339,7 +363,7 @@ fn decide(setup: &Setup, rule: &Rule, event: &Event, branch: Option<Branch>, hea
         out(format_args!("    then {}", show::clean(&step_line(step, &facts))));
     }
     for mail in mails {
-        out(format_args!("    mail {}", show::clean(&mail_line(mail, &facts))));
+        out(format_args!("    mail {}", show::clean(&mail_line(mail, &with))));
     }
     if outcome.is_none() && !rule.work.is_empty() {
         for (name, branch) in [
@@ -348,10 +372,11 @@ fn decide(setup: &Setup, rule: &Rule, event: &Event, branch: Option<Branch>, hea
             ("recovers", &rule.on_recovery),
         ] {
             for mail in &branch.mails {
-                out(format_args!(
-                    "    if it {name}: mail to {}",
-                    show::clean(&recipients(mail, &facts))
-                ));
+                let to = match recipients(mail, &with) {
+                    Ok(to) => format!("mail to {to}"),
+                    Err(why) => format!("a mail that would be held: {why}"),
+                };
+                out(format_args!("    if it {name}: {}", show::clean(&to)));
             }
         }
     }
@@ -362,7 +387,7 @@ fn step_line(step: &StepSpec, facts: &Value) -> String {
     match step {
         StepSpec::Run(run) => format!(
             "run {}",
-            run.command.iter().map(text).collect::<Vec<_>>().join(" ")
+            shown_command(&run.command.iter().map(text).collect::<Vec<_>>())
         ),
         StepSpec::Move(to) => format!("move it to {}", text(to)),
         StepSpec::Copy(to) => format!("copy it to {}", text(to)),
@@ -370,20 +395,20 @@ fn step_line(step: &StepSpec, facts: &Value) -> String {
     }
 }
 
-fn recipients(mail: &MailSpec, facts: &Value) -> String {
-    let each = mail
-        .to
-        .iter()
-        .chain(&mail.cc)
-        .chain(&mail.bcc)
-        .map(|recipient| match recipient {
-            RecipientSpec::Fixed(mailbox) => mailbox.to_string(),
-            RecipientSpec::Template(text) => text.render(facts).unwrap_or_else(|error| format!("({error})")),
-        });
-    each.collect::<Vec<_>>().join(", ")
+/// Who would get a mail, or why it would be held.
+fn recipients(mail: &MailSpec, with: &Composing<'_>) -> Result<String, String> {
+    match email::addressed(mail, with) {
+        Ok(all) => Ok(all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        Err(reason) => Err(reason.text),
+    }
 }
 
-fn mail_line(mail: &MailSpec, facts: &Value) -> String {
+fn mail_line(mail: &MailSpec, with: &Composing<'_>) -> String {
+    let facts = with.facts;
+    let to = match recipients(mail, with) {
+        Ok(to) => to,
+        Err(why) => return format!("that would be held: {why}"),
+    };
     let attached: Vec<_> = mail
         .attach
         .iter()
@@ -395,10 +420,7 @@ fn mail_line(mail: &MailSpec, facts: &Value) -> String {
         format!(", with {}", attached.join(", "))
     };
     format!(
-        "to {} from {} by account {}, template {}{attached}",
-        recipients(mail, facts),
-        mail.from,
-        mail.account,
-        mail.template
+        "to {to} from {} by account {}, template {}{attached}",
+        mail.from, mail.account, mail.template
     )
 }

@@ -145,6 +145,11 @@ pub fn what(entry: &Entry) -> String {
     };
     match entry.kind {
         _ if entry.summary.get("problem").is_some() => format!("({} not composed)", entry.kind.as_str()),
+        crate::entry::Kind::Mail if entry.summary.get("to").is_none() => {
+            // The folder is in the long form.
+            let about = text("about");
+            format!("(not composed) {}", about.rsplit('/').next().unwrap_or_default())
+        }
         crate::entry::Kind::Mail => format!("to {}: {}", text("to"), text("subject")),
         crate::entry::Kind::Work => format!("job {}: {}", text("job"), text("steps")),
     }
@@ -206,6 +211,25 @@ async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> 
     Exit::Done
 }
 
+/// What a summary says, in the order and the words in which a person reads it.
+const SUMMARY: [(&str, &str); 15] = [
+    ("problem", "problem"),
+    ("about", "about"),
+    ("from", "from"),
+    ("to", "to"),
+    ("cc", "cc"),
+    ("bcc", "bcc"),
+    ("subject", "subject"),
+    ("attachments", "attached"),
+    ("omitted", "left out"),
+    ("job", "job"),
+    ("steps", "steps"),
+    ("size", "size"),
+    ("template", "template"),
+    ("account", "account"),
+    ("message_id", "msg-id"),
+];
+
 /// The long form of an entry.
 pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
     let entry = &detail.entry;
@@ -222,15 +246,23 @@ pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
         lines.push(format!("  event     {event}"));
     }
     if let Value::Object(summary) = &entry.summary {
-        for (name, value) in summary {
+        let told = SUMMARY
+            .iter()
+            .filter_map(|(name, label)| Some((*name, *label, summary.get(*name)?)));
+        let other = summary
+            .iter()
+            .filter(|(name, _)| SUMMARY.iter().all(|(known, _)| known != name))
+            .map(|(name, value)| (name.as_str(), name.as_str(), value));
+        for (name, label, value) in told.chain(other) {
             let text = match value {
                 Value::String(text) => show::clean(text),
                 Value::Array(list) if list.is_empty() => continue,
                 Value::Array(list) => list.iter().map(item).collect::<Vec<_>>().join(", "),
                 Value::Null => continue,
-                other => other.to_string(),
+                Value::Number(size) if name == "size" => show::bytes(size.as_u64().unwrap_or_default()),
+                other => show::clean(&other.to_string()),
             };
-            lines.push(format!("  {name:<9} {text}"));
+            lines.push(format!("  {label:<9} {text}"));
         }
     }
     lines.push(format!("  created   {}", show::local(entry.created)));

@@ -4,10 +4,10 @@ use super::{Exit, Global, out, show, tell};
 use crate::action::email::{self, Composing, MailSpec};
 use crate::clock::Clock;
 use crate::entry::Body;
-use crate::rule::Rule;
 use crate::rule::facts;
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
+use crate::rule::{Rule, Trigger};
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -127,11 +127,7 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
     for (place, branch, mails) in places(rule) {
         for (number, spec) in mails.iter().enumerate() {
             any = true;
-            let mut sample = facts::vocabulary(rule, branch)
-                .samples()
-                .into_iter()
-                .next()
-                .unwrap_or_default();
+            let mut sample = sample(rule, branch);
             own(&mut sample, rule, branch);
             if let (Value::Object(sample), Some(Value::Object(given))) = (&mut sample, given) {
                 sample.extend(given.clone());
@@ -150,6 +146,25 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
         tell(format_args!("rule `{}` sends no mail", rule.name));
     }
     exit
+}
+
+/// The most telling facts; where only a good end of a job starts the rule, those of a good end.
+fn sample(rule: &Rule, branch: Option<Branch>) -> Value {
+    let good = |trigger: &Trigger| matches!(trigger, Trigger::JobSucceeds(_) | Trigger::JobRecovers(_));
+    let only_good = branch.is_none() && rule.triggers.iter().all(good);
+    let mut sample = facts::vocabulary(rule, branch)
+        .samples()
+        .into_iter()
+        .find(|sample| !only_good || sample["job"]["ok"] == true)
+        .unwrap_or_default();
+    if only_good {
+        sample["job"]["recovered"] = json!(
+            rule.triggers
+                .iter()
+                .any(|trigger| matches!(trigger, Trigger::JobRecovers(_)))
+        );
+    }
+    sample
 }
 
 /// What is known beforehand takes the place of the sample's: the rule, this machine, and in an outcome the
@@ -201,6 +216,13 @@ fn preview(
         },
     );
     out(format_args!("== {name}"));
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(error) => {
+            out(format_args!("  cannot be written to the spool: {error}"));
+            return false;
+        }
+    };
     if let Some(reason) = &entry.held {
         out(super::outbox::reason_lines(reason, "  "));
         return false;

@@ -72,7 +72,9 @@ pub async fn run(global: &Global, args: Args) -> Exit {
 }
 
 async fn once(app: App) -> Result<Exit, AppError> {
-    let left = app.once().await?;
+    let stop = CancellationToken::new();
+    notify::stop_on_signals(stop.clone()).map_err(AppError::Signals)?;
+    let left = app.once(&stop).await?;
     tell(summary(&left));
     Ok(exit_of(&left))
 }
@@ -83,6 +85,9 @@ fn summary(left: &Left) -> String {
         0 => vec!["nothing was due".to_owned()],
         done => vec![format!("{done} done")],
     };
+    if left.stopped {
+        parts.push("stopped before all was done".to_owned());
+    }
     if left.waiting > 0 {
         parts.push(format!("{} waiting (tidings outbox list)", left.waiting));
     }
@@ -104,7 +109,7 @@ fn exit_of(left: &Left) -> Exit {
         Exit::Credential
     } else if !left.blind.is_empty() {
         Exit::Unavailable
-    } else if left.waiting > 0 {
+    } else if left.waiting > 0 || left.stopped {
         Exit::TryLater
     } else {
         Exit::Done

@@ -196,7 +196,8 @@ async fn deliver(
         )
     })
     .await
-    .map_err(|error| error.to_string())?;
+    .map_err(|error| error.to_string())?
+    .map_err(|error| format!("the message cannot be written to the spool: {error}"))?;
     if let Some(reason) = entry.held {
         tell("the message cannot be composed");
         tell(outbox::reason_lines(&reason, "  "));

@@ -1,5 +1,6 @@
 //! How things are shown to people: columns, times, sizes, and text that cannot play with a terminal.
 
+use crate::mail::header::is_disguise;
 use jiff::{SignedDuration, Timestamp, Unit};
 use std::fmt::Write as _;
 
@@ -9,18 +10,13 @@ pub fn clean(text: &str) -> String {
     for character in text.chars() {
         match character {
             '\n' | '\r' | '\t' => out.push(' '),
-            c if c.is_control() || is_direction_mark(c) => {
+            c if c.is_control() || is_disguise(c) || matches!(c, '\u{2028}' | '\u{2029}') => {
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
             }
             c => out.push(c),
         }
     }
     out
-}
-
-/// Marks that turn the direction of text around, and could make a name look like another.
-fn is_direction_mark(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// At most `width` characters, with an ellipsis where something was cut.
@@ -31,6 +27,11 @@ pub fn cut(text: &str, width: usize) -> String {
     let mut out: String = text.chars().take(width.saturating_sub(1)).collect();
     out.push('…');
     out
+}
+
+/// `1 folder`, `3 folders`.
+pub fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// `just now`, `4m ago`, `in 2h 5m`.
@@ -89,11 +90,6 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// `1 rule`, `5 rules`.
-pub fn count(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
 /// Rows with their columns aligned; the last column runs free.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|name| name.chars().count()).collect();
@@ -139,6 +135,10 @@ mod tests {
         assert_eq!(
             clean("a\u{1b}[2Jb\r\nfdp.\u{202e}exe"),
             "a\\u{1b}[2Jb  fdp.\\u{202e}exe"
+        );
+        assert_eq!(
+            clean("a\u{2028}b\u{200b}c\u{61c}"),
+            "a\\u{2028}b\\u{200b}c\\u{61c}"
         );
     }
 

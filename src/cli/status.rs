@@ -106,6 +106,9 @@ fn as_json(status: &Status) -> Value {
     })
 }
 
+/// Troubles shown in full to a person; a template that fails may hold thousands of mails.
+const TROUBLES: usize = 20;
+
 fn described(status: &Status, now: Timestamp) -> String {
     let mut lines = Vec::new();
     lines.push(match &status.running {
@@ -119,16 +122,18 @@ fn described(status: &Status, now: Timestamp) -> String {
         None => "not running".to_owned(),
     });
     lines.push(match status.setup {
-        Ok((rules, accounts)) => {
-            let (rules, accounts) = (
-                show::count(rules as u64, "rule"),
-                show::count(accounts as u64, "account"),
-            );
-            format!("setup: {rules}, {accounts}")
-        }
+        Ok((rules, accounts)) => format!(
+            "setup: {}, {}",
+            show::count(rules as u64, "rule"),
+            show::count(accounts as u64, "account")
+        ),
         Err(problems) => format!(
-            "setup: {} (tidings check); what runs is the set before",
-            show::count(problems as u64, "problem")
+            "setup: {} (tidings check); {}",
+            show::count(problems as u64, "problem"),
+            match status.running {
+                Some(_) => "what runs is the set before",
+                None => "nothing can run until that is mended",
+            }
         ),
     });
     if let Some(reload) = &status.reload
@@ -177,14 +182,19 @@ fn described(status: &Status, now: Timestamp) -> String {
         lines.push("troubles: none".to_owned());
     } else {
         lines.push("troubles:".to_owned());
-        for case in &status.cases {
-            lines.push(format!(
-                "  {} {} (since {})",
-                case.kind,
-                show::clean(&case.subject),
-                show::when(case.opened, now)
-            ));
+        for case in status.cases.iter().take(TROUBLES) {
+            let subject = show::clean(&case.subject);
+            lines.push(match case.kind.as_str() {
+                // Entries name themselves: `mail 12 of rule invoices`.
+                "mail" | "rule" => format!("  {subject} (since {})", show::when(case.opened, now)),
+                kind => format!("  {kind} {subject} (since {})", show::when(case.opened, now)),
+            });
             lines.push(super::outbox::reason_lines(&case.reason, "    "));
+        }
+        if let Some(more) = status.cases.len().checked_sub(TROUBLES).filter(|more| *more > 0) {
+            lines.push(format!(
+                "  and {more} more (tidings outbox list --state held, tidings status --json)"
+            ));
         }
     }
     lines.join("\n")

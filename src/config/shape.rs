@@ -156,7 +156,26 @@ impl<'a> Walk<'a> {
             .any(|option| option.get("type").is_some_and(|kind| kind == "string"));
         let written = self.document.written(node.place.clone());
         let hint = match &node.value {
+            Value::Null if self.path.is_empty() => {
+                let keys = options
+                    .iter()
+                    .filter_map(|option| option.get("properties")?.as_object());
+                let keys: Vec<_> = keys
+                    .flat_map(|keys| keys.keys())
+                    .map(|key| format!("`{key}:`"))
+                    .collect();
+                match keys.as_slice() {
+                    [] => "nothing is written in this file".to_owned(),
+                    keys => format!("nothing is written in this file; it may say {}", keys.join(", ")),
+                }
+            }
             Value::Null => "write a value, or leave the key out".to_owned(),
+            Value::Text(text) if wanted.contains("`true`") && yes_or_no(text).is_some() => {
+                format!("write `{}`", yes_or_no(text).unwrap_or_default())
+            }
+            Value::List(_) if wanted == "a map" => {
+                "each key stands at the beginning of its line, without `- ` before it".to_owned()
+            }
             Value::Bool(_) | Value::Integer(_) | Value::Float(_) if text => {
                 let pattern = options
                     .iter()
@@ -274,7 +293,7 @@ impl<'a> Walk<'a> {
         let property = |key: &str| properties.and_then(|properties| properties.get(key));
         let additional = schema.get("additionalProperties");
         let mut kept = Vec::new();
-        for entry in entries {
+        for (number, entry) in entries.iter().enumerate() {
             let below = match (property(&entry.key), additional) {
                 (Some(below), _) => below,
                 (None, Some(Json::Bool(true)) | None) => {
@@ -283,11 +302,17 @@ impl<'a> Walk<'a> {
                 }
                 (None, Some(below @ Json::Object(_))) => below,
                 (None, Some(_)) => {
-                    self.complain(
-                        &entry.key_place,
-                        format!("unknown key `{}`", entry.key),
-                        suggest::hint(&entry.key, known().collect::<Vec<_>>()),
-                    );
+                    // `when:` with its trigger not indented below it.
+                    let above = number.checked_sub(1).and_then(|above| entries.get(above));
+                    let hint = match above {
+                        Some(above)
+                            if matches!(above.value.value, Value::Null) && property(&above.key).is_some() =>
+                        {
+                            format!("if it belongs to `{}:` above it, indent it further", above.key)
+                        }
+                        _ => suggest::hint(&entry.key, known().collect::<Vec<_>>()),
+                    };
+                    self.complain(&entry.key_place, format!("unknown key `{}`", entry.key), hint);
                     continue;
                 }
             };
@@ -431,6 +456,15 @@ fn accepts(schema: &Json, value: &Value) -> bool {
         Value::Text(_) => wanted == "string",
         Value::List(_) => wanted == "array",
         Value::Map(_) => wanted == "object",
+    }
+}
+
+/// The words of other YAML readers for `true` and `false`.
+fn yes_or_no(text: &str) -> Option<&'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "on" => Some("true"),
+        "no" | "n" | "off" => Some("false"),
+        _ => None,
     }
 }
 

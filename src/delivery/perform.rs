@@ -1,6 +1,7 @@
 //! One entry performed, from lease to settlement.
 
-use crate::action::work::{self, Performing};
+use crate::action::run::Performing;
+use crate::action::work;
 use crate::action::{Mail, Step, Work};
 use crate::clock::Clock;
 use crate::delivery::Plan;

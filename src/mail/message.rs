@@ -161,13 +161,15 @@ impl Draft<'_> {
     }
 }
 
-/// Writes one body with its fields. Control characters and direction overrides become visible.
+/// Writes one body with its fields. Control characters, direction overrides and foreign line ends become visible.
 fn body(kind: &str, text: &str, out: &mut impl Write) -> io::Result<()> {
     let text: String = text
         .chars()
         .filter(|c| *c != '\r')
         .map(|c| match c {
             '\n' | '\t' => c,
+            // Some readers begin a line at these.
+            '\u{2028}' | '\u{2029}' => '\u{FFFD}',
             c if c.is_control() || is_override(c) => '\u{FFFD}',
             c => c,
         })

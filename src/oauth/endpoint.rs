@@ -2,7 +2,8 @@
 //! own document says (OpenID Connect Discovery 4, RFC 8414).
 
 use crate::config::settings::OAuth2;
-use crate::oauth::http::{Failure, Http, allowed, host};
+use crate::oauth::http::{Http, allowed, host};
+use crate::oauth::refusal::Failure;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use url::Url;

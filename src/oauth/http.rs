@@ -3,7 +3,7 @@
 //!
 //! An answer that is no token never gets further than this: it becomes a [`Failure`].
 
-use crate::oauth::refusal::{self, Refusal};
+use crate::oauth::refusal::{self, Failure, Refusal};
 use jiff::Timestamp;
 use oauth2::{HttpRequest, HttpResponse};
 use rustls::pki_types::CertificateDer;
@@ -18,40 +18,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 const TOTAL: Duration = Duration::from_secs(30);
 /// Bytes of an answer we are willing to hold.
 const CAP: usize = 1_000_000;
-
-/// Why no answer could be used.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Failure {
-    /// Nobody answered.
-    #[error("cannot reach {host}: {text}")]
-    Unreached {
-        /// Whom we tried.
-        host: String,
-        /// What happened.
-        text: String,
-        /// The request may have arrived, and may have had its effect: only the answer is missing.
-        sent: bool,
-    },
-    /// The server said no.
-    #[error("{host} refused: {}", refusal.symptom.text)]
-    Refused {
-        /// Who.
-        host: String,
-        /// What it said.
-        refusal: Box<Refusal>,
-    },
-    /// It said yes, in a way that means nothing.
-    #[error("{host} gave an answer that cannot be used: {text}")]
-    Unreadable {
-        /// Who.
-        host: String,
-        /// What is wrong with the answer.
-        text: String,
-    },
-    /// A setting stands in the way: nothing was sent.
-    #[error("{0}")]
-    Setting(String),
-}
 
 /// The way cannot be prepared.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -16,13 +16,14 @@
 //! works is handed out. An account that needs somebody has an open case `account:NAME`.
 
 use crate::clock::Clock;
-use crate::config::secret::Secret;
 use crate::config::settings::OAuth2;
 use crate::entry::Reason;
 use crate::oauth::grants::{Client, Identity};
 use crate::oauth::holder::{Holder, Put};
-use crate::oauth::http::{Failure, HttpError};
+use crate::oauth::http::HttpError;
 use crate::oauth::plan::{self, Want, after, signed};
+use crate::oauth::refusal::Failure;
+use crate::oauth::token::{AccessToken, TokenError};
 use crate::oauth::vault::{Kept, Standing, Trouble, Vault, VaultError};
 use crate::store::{Store, StoreError};
 use jiff::Timestamp;
@@ -38,48 +39,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest time between two looks at the store.
 const LOOK: Duration = Duration::from_secs(60);
-
-/// A bearer token, with at least a little life left. Does not print.
-#[derive(Clone, Debug)]
-pub struct AccessToken {
-    secret: Secret,
-    expires: Timestamp,
-}
-
-impl AccessToken {
-    pub(super) fn new(secret: Secret, expires: Timestamp) -> AccessToken {
-        AccessToken { secret, expires }
-    }
-
-    /// The token itself, for the one place that presents it.
-    pub fn secret(&self) -> &Secret {
-        &self.secret
-    }
-
-    /// When it ends.
-    pub fn expires(&self) -> Timestamp {
-        self.expires
-    }
-}
-
-/// Why there is no token.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum TokenError {
-    /// Passes by itself: try again.
-    #[error("{text}")]
-    Transient {
-        /// One sentence.
-        text: String,
-        /// Not before that long.
-        retry_after: Option<Duration>,
-    },
-    /// Somebody must sign in, consent or be allowed to.
-    #[error("{}", .0.text)]
-    NeedsPerson(Reason),
-    /// The setup or the application's registration is wrong.
-    #[error("{}", .0.text)]
-    NeedsConfig(Reason),
-}
 
 /// Why there is no keeper.
 #[derive(Debug, thiserror::Error)]
@@ -214,7 +173,7 @@ impl Keeper {
     pub async fn renew(&self, account: &str, refused: &AccessToken) -> Result<AccessToken, TokenError> {
         let holder = self.holder(account)?;
         holder.mark_used();
-        obtain(holder, Want::Instead(refused.secret.clone())).await
+        obtain(holder, Want::Instead(refused.secret().clone())).await
     }
 
     /// Renews now, whatever the time and however it stands: a person asks.

@@ -18,6 +18,7 @@
 //! | [`login`] | a sign-in from first address to stored grant |
 //! | [`vault`] | what is kept of a grant, sealed |
 //! | [`plan`] | when it is renewed, and when it is left alone |
+//! | [`token`] | what is handed out: a bearer token, or why there is none |
 //! | [`keeper`] | who looks after all of them; each by a holder of its own |
 //!
 //! This module knows no mail: it hands out bearer tokens and says why when it cannot.
@@ -31,4 +32,5 @@ pub mod keeper;
 pub mod login;
 pub mod plan;
 pub mod refusal;
+pub mod token;
 pub mod vault;

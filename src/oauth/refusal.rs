@@ -6,7 +6,6 @@
 
 use crate::advice::{Advice, Class, Provider, Stage, Symptom, advise};
 use crate::entry::Reason;
-use crate::oauth::http::Failure;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
@@ -15,6 +14,40 @@ use std::time::Duration;
 const LONGEST: usize = 600;
 /// Longest wait a server may ask for. More would be a mistake of its own.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Why no answer could be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nobody answered.
+    #[error("cannot reach {host}: {text}")]
+    Unreached {
+        /// Whom we tried.
+        host: String,
+        /// What happened.
+        text: String,
+        /// The request may have arrived, and may have had its effect: only the answer is missing.
+        sent: bool,
+    },
+    /// The server said no.
+    #[error("{host} refused: {}", refusal.symptom.text)]
+    Refused {
+        /// Who.
+        host: String,
+        /// What it said.
+        refusal: Box<Refusal>,
+    },
+    /// It said yes, in a way that means nothing.
+    #[error("{host} gave an answer that cannot be used: {text}")]
+    Unreadable {
+        /// Who.
+        host: String,
+        /// What is wrong with the answer.
+        text: String,
+    },
+    /// A setting stands in the way: nothing was sent.
+    #[error("{0}")]
+    Setting(String),
+}
 
 /// A refusal of a token endpoint, read.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,6 +15,7 @@
 
 pub mod circle;
 pub mod mail;
+pub mod sample;
 pub mod trigger;
 pub mod words;
 pub mod work;
@@ -164,6 +165,11 @@ fn settings_file(dir: &Path) -> Result<&'static Path, Vec<Problem>> {
     }
     let message = if dir.is_dir() {
         format!("there is no tidings.yaml in {}", dir.display())
+    } else if dir.exists() {
+        format!(
+            "{} is a file, and a setup is the folder it lies in",
+            dir.display()
+        )
     } else {
         format!("there is no folder {}", dir.display())
     };

@@ -38,12 +38,12 @@
 //! | verb | atomic | said twice |
 //! |---|---|---|
 //! | [`record`](Store::record) | events, seen files, baselines, marks | a key is taken once; the first id comes back, `fresh` is false |
-//! | [`admit`](Store::admit) | entries, verdicts, the event is dispatched | an entry key is taken once |
+//! | [`admit`](Store::admit) | entries, verdicts, the event is dispatched; the case of each entry that is held from the start | an entry key is taken once |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
 //! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files of [`Also`] | refused: the lease is over |
 //! | [`recover`](Store::recover), [`rescue`](Store::rescue) | all entries found, the events of lost work | finds none |
-//! | [`retry`](Store::retry), [`cancel`](Store::cancel) | | refused by the state, nothing changes |
+//! | [`retry`](Store::retry), [`cancel`](Store::cancel) | the state; the case of what is cancelled or composed anew is closed | refused by the state, nothing changes |
 //! | [`open_case`](Store::open_case) | the case, its trouble event | the reason is renewed, no event |
 //! | [`close_case`](Store::close_case) | the case, what waits for it is due | nothing changes |
 //! | [`put_grant`](Store::put_grant) | compare and set | [`StoreError::Stale`] |
@@ -151,6 +151,29 @@ pub enum StoreError {
     /// The disk failed.
     #[error("the store cannot be read or written: {0}; check the disk it is on")]
     Io(Arc<rusqlite::Error>),
+    /// The database file was moved away, removed or replaced while it was open. Nothing is taken in any more.
+    #[error(
+        "{} was removed or replaced while it was in use: nothing more is recorded; \
+         stop tidings, put the state folder back, and start again (without it, a start begins anew)",
+        path.display()
+    )]
+    Replaced {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// The file is no database, or a damaged one.
+    #[error(
+        "{} cannot be read, it is damaged: {source}; keep a copy of the folder and put a backup in its place, \
+         or move it away to begin anew (what lies in the watched folders then counts as known)",
+        path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's own words.
+        #[source]
+        source: Arc<rusqlite::Error>,
+    },
     /// Another process kept the store for itself for longer than five seconds.
     #[error("another process keeps the store busy; try again")]
     Busy,

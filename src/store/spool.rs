@@ -95,6 +95,13 @@ impl Spool {
         }
     }
 
+    /// Gives up a body that was kept and will not be admitted.
+    pub fn discard(&self, body: &Body) {
+        if let Body::Spooled { name, .. } = body {
+            self.remove(name);
+        }
+    }
+
     /// Names of files last written before `before`, unfinished ones too.
     pub(super) fn older(&self, before: SystemTime) -> io::Result<Vec<String>> {
         let mut names = Vec::new();

@@ -14,7 +14,7 @@ use crate::store::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use sqlite::{cases, files, grants, journal, lists, marks, orphans, outbox, purge};
+use sqlite::{admission, cases, files, grants, journal, lists, marks, orphans, outbox, purge};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -93,7 +93,7 @@ impl Store {
             })
             .await?;
         }
-        self.write(move |tx| journal::admit(tx, &admissions, now)).await
+        self.write(move |tx| admission::admit(tx, &admissions, now)).await
     }
 
     /// Puts one entry into the outbox that answers no event: a test mail.

@@ -4,8 +4,9 @@
 //! [`guard`] before either sees it. While rendering, a budget of this thread counts turns of loops and bytes:
 //! a block rendered for a partial is collected in memory by the library, where a limited writer cannot see it.
 
+use crate::template::budget::{self, TOO_LONG, spend};
 use crate::template::helpers;
-use crate::template::{MAX_OUTPUT, MAX_TURNS, RenderError};
+use crate::template::{MAX_OUTPUT, RenderError};
 use handlebars::template::Template;
 use handlebars::{
     BlockContext, BlockParams, Context, Handlebars, Helper, HelperDef, HelperResult, Output, RenderContext,
@@ -13,7 +14,6 @@ use handlebars::{
 };
 use jiff::tz::TimeZone;
 use serde_json::Value;
-use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
@@ -200,45 +200,6 @@ pub fn place_of(source: &str, offset: usize) -> (usize, usize, &str) {
     )
 }
 
-/// What one rendering may still do, on this thread, and the zone it shows times in.
-struct Budget {
-    turns: u64,
-    bytes: usize,
-    spent: Option<&'static str>,
-    zone: TimeZone,
-}
-
-thread_local! {
-    static BUDGET: RefCell<Option<Budget>> = const { RefCell::new(None) };
-}
-
-const TOO_LONG: &str = "the result is longer than 10 MB";
-const TOO_MANY_TURNS: &str = "its loops turn more than 100,000 times";
-
-/// Takes turns and bytes off the budget; the first shortage is remembered.
-fn spend(turns: u64, bytes: usize) -> Result<(), &'static str> {
-    BUDGET.with_borrow_mut(|budget| {
-        let Some(budget) = budget else { return Ok(()) };
-        match (budget.turns.checked_sub(turns), budget.bytes.checked_sub(bytes)) {
-            (Some(turns), Some(bytes)) => {
-                (budget.turns, budget.bytes) = (turns, bytes);
-                Ok(())
-            }
-            (None, _) => Err(*budget.spent.insert(TOO_MANY_TURNS)),
-            (_, None) => Err(*budget.spent.insert(TOO_LONG)),
-        }
-    })
-}
-
-/// The zone of the rendering that runs on this thread.
-pub fn zone() -> TimeZone {
-    BUDGET.with_borrow(|budget| {
-        budget
-            .as_ref()
-            .map_or(TimeZone::UTC, |budget| budget.zone.clone())
-    })
-}
-
 /// The zone of the fact `now`: the named one where it bears a name (RFC 9557), else its offset.
 pub fn zone_of(facts: &Value) -> TimeZone {
     let now = facts.get("now").and_then(Value::as_str).unwrap_or_default();
@@ -384,12 +345,7 @@ pub fn render(
             column: column.unwrap_or(0),
             message,
         };
-    BUDGET.set(Some(Budget {
-        turns: MAX_TURNS,
-        bytes: MAX_OUTPUT,
-        spent: None,
-        zone: zone.clone(),
-    }));
+    budget::begin(zone);
     let result = catch_unwind(AssertUnwindSafe(|| {
         let context = Context::wraps(facts)?;
         let mut out = Capped::default();
@@ -397,7 +353,7 @@ pub fn render(
         template.render(registry, &context, &mut rendering, &mut out)?;
         Ok::<String, handlebars::RenderError>(out.text)
     }));
-    let spent = BUDGET.take().and_then(|budget| budget.spent);
+    let spent = budget::end();
     match result {
         Ok(Ok(text)) => match spent {
             None => Ok(text),
@@ -423,5 +379,21 @@ pub fn render(
             ))
         }
         Err(_) => Err(fail("rendering failed".to_owned(), None, None, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn link_in_html_is_an_element_with_its_parts_escaped() {
+        let facts = json!({"good": "https://x.example/?a=1&b=2", "bad": "javascript:alert(1)"});
+        let parsed = parse("{{link good \"<b>\"}} {{link bad}}").unwrap();
+        assert_eq!(
+            render(&parsed, &facts, &registry(true), &TimeZone::UTC).unwrap(),
+            "<a href=\"https://x.example/?a&#x3D;1&amp;b&#x3D;2\">&lt;b&gt;</a> javascript:alert(1)"
+        );
     }
 }

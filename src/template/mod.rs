@@ -17,12 +17,14 @@
 //! | file | holds |
 //! |---|---|
 //! | [`engine`] | the one place that knows handlebars: guard, parse, render within limits |
+//! | `budget` | what one rendering may still do |
 //! | [`helpers`] | `bytes date duration truncate lines default plural json link` |
 //! | [`variables`] | which facts a template uses, and where |
 //! | [`load`] | files to [`Templates`], all problems at once |
 //! | [`set`] | what was loaded, and how one mail is rendered |
 //! | [`html`] | styles into attributes, a page as text |
 
+mod budget;
 pub mod engine;
 pub mod helpers;
 pub mod html;

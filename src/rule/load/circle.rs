@@ -4,6 +4,7 @@
 use crate::config::diagnostic::Problem;
 use crate::config::document::At;
 use crate::rule::Trigger;
+use crate::rule::load::sample::sample_name;
 use crate::rule::load::{Loader, trigger};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -196,33 +197,4 @@ fn reaches(next: &BTreeMap<&str, BTreeSet<&str>>, from: &str, to: &str) -> bool 
         }
     }
     false
-}
-
-/// A name that the last part of a pattern matches: `a.csv` for `**/*.csv`.
-pub fn sample_name(pattern: &str) -> String {
-    let last = pattern.rsplit('/').next().unwrap_or(pattern);
-    let mut name = String::new();
-    let mut characters = last.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '*' => {
-                if !name.ends_with('a') {
-                    name.push('a');
-                }
-            }
-            '?' => name.push('a'),
-            '[' => {
-                let inside: String = characters.by_ref().take_while(|&c| c != ']').collect();
-                let negated = inside.starts_with(['!', '^']);
-                name.push(inside.chars().next().filter(|_| !negated).unwrap_or('a'));
-            }
-            '{' => {
-                let inside: String = characters.by_ref().take_while(|&c| c != '}').collect();
-                name.push_str(&sample_name(inside.split(',').next().unwrap_or_default()));
-            }
-            '\\' => name.extend(characters.next()),
-            other => name.push(other),
-        }
-    }
-    if name.is_empty() { "a".to_owned() } else { name }
 }

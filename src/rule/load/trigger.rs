@@ -7,7 +7,7 @@ use crate::config::suggest;
 use crate::rule::Trigger;
 use crate::rule::facts::TriggerWord;
 use crate::rule::load::Loader;
-use crate::rule::load::circle::sample_name;
+use crate::rule::load::sample::sample_name;
 use crate::rule::load::words::Words;
 use crate::source::schedule::{Missed, Schedule, ScheduleSpec};
 use crate::source::{Existing, Identity, Settle, Wanted, Watch};

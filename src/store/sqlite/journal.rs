@@ -1,10 +1,10 @@
-//! The journal: events under their keys, what waits for dispatch, and admission.
+//! The journal: events under their keys, and what waits for dispatch.
 
 use super::rows::{self, bytes, change, collect, first, to_json};
 use super::writer::Tx;
-use super::{files, marks, outbox};
+use super::{files, marks};
 use crate::event::{Event, EventId, Kind, NewEvent};
-use crate::store::{Admission, Admitted, Batch, Recorded, StoreError};
+use crate::store::{Batch, Recorded, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
@@ -104,37 +104,4 @@ pub(super) fn insert(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Re
 /// Events not yet dispatched. One of a kind that only a newer version knows stays for that version.
 pub(in crate::store) fn pending(connection: &Connection, limit: usize) -> Result<Vec<Event>, StoreError> {
     collect(connection, PENDING, &[], limit, rows::event)
-}
-
-/// Entries and verdicts of events, which are dispatched with this.
-pub(in crate::store) fn admit(
-    tx: &Tx<'_>,
-    admissions: &[Admission],
-    now: Timestamp,
-) -> Result<Vec<Vec<Admitted>>, StoreError> {
-    let mut all = Vec::with_capacity(admissions.len());
-    for admission in admissions {
-        let event = admission.event.0;
-        all.push(
-            admission
-                .entries
-                .iter()
-                .map(|entry| outbox::insert(tx, entry, now))
-                .collect::<Result<_, _>>()?,
-        );
-        change(tx.connection, "DELETE FROM verdict WHERE event = $1", &[&event])?;
-        for (n, verdict) in (0_i64..).zip(&admission.verdicts) {
-            change(
-                tx.connection,
-                "INSERT INTO verdict (event, n, rule, outcome, detail) VALUES ($1, $2, $3, $4, $5)",
-                &[&event, &n, &verdict.rule, &verdict.outcome, &verdict.detail],
-            )?;
-        }
-        change(
-            tx.connection,
-            "UPDATE event SET dispatched = $1 WHERE id = $2",
-            &[&now.as_microsecond(), &event],
-        )?;
-    }
-    Ok(all)
 }

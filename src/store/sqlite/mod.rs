@@ -11,6 +11,7 @@
 //! Statements are written with `$1 $2 ..` in the order of first use, so that their text runs on
 //! PostgreSQL as well; only `schema` is SQLite's alone.
 
+pub(super) mod admission;
 pub(super) mod cases;
 pub(super) mod files;
 pub(super) mod grants;
@@ -85,8 +86,15 @@ impl Sqlite {
         }
         create_private(&path).map_err(|e| failed("cannot open the store", &path, e))?;
         let mut connection = Connection::open_with_flags(&path, flags())?;
-        configure_writer(&connection)?;
-        schema::migrate(&mut connection, &path)?;
+        configure_writer(&connection)
+            .and_then(|()| schema::migrate(&mut connection, &path))
+            .map_err(|error| match error {
+                StoreError::Corrupt(source) => StoreError::Damaged {
+                    path: path.clone(),
+                    source,
+                },
+                other => other,
+            })?;
         // Files and their names are durable before the first promise is made about them.
         std::fs::File::open(folder)
             .and_then(|folder| folder.sync_all())
@@ -279,7 +287,7 @@ mod tests {
         let path = folder.path().join("tidings.db");
         std::fs::write(&path, "accounts:\n".repeat(1000)).unwrap();
         let error = open(&path).err().unwrap();
-        assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use super::rows::{self, change, collect, first, policy, to_json};
 use super::writer::Tx;
-use super::{files, journal};
+use super::{cases, files, journal};
 use crate::entry::{Body, Entry, EntryId, Fence, Kind, Leased, NewEntry, Reason, Settlement, State, Verb};
-use crate::store::{Admitted, Also, Lane, StoreError};
+use crate::event;
+use crate::store::{Admitted, Also, Lane, NewCase, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
@@ -28,14 +29,15 @@ pub(super) const AWAITING: &str =
 const FIND: &str = "SELECT id, key, kind, rule, event, lane, summary, state, reason, due, attempts, on_unknown, \
      created, since, changed, fence FROM entry WHERE id = $1";
 
-/// One new entry; a key that is taken gives back its number.
-pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, now: Timestamp) -> Result<Admitted, StoreError> {
+/// One new entry; a key that is taken gives back its number. One that is held from the start needs a person,
+/// so its case is opened with it.
+pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> Result<Admitted, StoreError> {
     let state = if new.held.is_some() {
         State::Held
     } else {
         State::Ready
     };
-    let now = now.as_microsecond();
+    let now = time.as_microsecond();
     let due = new.due.as_microsecond();
     let fresh: Option<i64> = first(
         tx.connection,
@@ -81,11 +83,44 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, now: Timestamp) -> R
         "INSERT INTO body (entry, effect, bytes, spool, len) VALUES ($1, $2, $3, $4, $5)",
         &[&id, &new.effect, &bytes, &spool, &len],
     )?;
+    if let Some(reason) = &new.held
+        && !is_news_of_a_trouble(tx, new)?
+    {
+        let case = NewCase {
+            key: case_of(new.kind, EntryId(id)),
+            kind: match new.kind {
+                Kind::Mail => "mail".to_owned(),
+                Kind::Work => "rule".to_owned(),
+            },
+            subject: format!("{} {id} of rule {}", new.kind.as_str(), new.rule),
+            reason: reason.clone(),
+        };
+        cases::open(tx, &case, time)?;
+    }
     tx.tick();
     Ok(Admitted {
         id: EntryId(id),
         fresh: true,
     })
+}
+
+/// The case of an entry that needs a person.
+fn case_of(kind: Kind, id: EntryId) -> String {
+    format!("{}:{id}", kind.as_str())
+}
+
+/// The news of a trouble that cannot be told opens no case: the case would be news again.
+fn is_news_of_a_trouble(tx: &Tx<'_>, new: &NewEntry) -> Result<bool, StoreError> {
+    let Some(event) = new.event else {
+        return Ok(false);
+    };
+    let kind: Option<String> = first(
+        tx.connection,
+        "SELECT kind FROM event WHERE id = $1",
+        &[&event.0],
+        |row| Ok(row.get(0)?),
+    )?;
+    Ok(kind.as_deref() == Some(event::Kind::Trouble.as_str()))
 }
 
 /// Removes a spool file after the commit, unless an entry refers to it.
@@ -429,6 +464,7 @@ pub(in crate::store) fn retry(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resul
             return Err(StoreError::NotComposed(id));
         };
         remove(tx, id)?;
+        cases::close(tx, &case_of(entry.kind, id), now)?;
         let asked = change(
             tx.connection,
             "UPDATE event SET dispatched = NULL WHERE id = $1",
@@ -484,6 +520,7 @@ pub(in crate::store) fn cancel(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resu
             &entry.state.as_str(),
         ],
     )?;
+    cases::close(tx, &case_of(entry.kind, id), now)?;
     moved(tx, id)
 }
 

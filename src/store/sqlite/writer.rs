@@ -11,6 +11,7 @@
 use crate::store::StoreError;
 use rusqlite::Connection;
 use std::cell::{Cell, RefCell};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -115,6 +116,7 @@ impl Writer {
         let seen = data_version(&connection)?;
         let mut task = Task {
             connection,
+            file: identity(path),
             path: path.to_owned(),
             ballast: folder.join("ballast"),
             spool: folder.join("spool"),
@@ -175,6 +177,8 @@ impl Writer {
 struct Task {
     connection: Connection,
     path: PathBuf,
+    /// The file that was opened. What is written to another one, or to one without a name, is lost.
+    file: Option<(u64, u64)>,
     ballast: PathBuf,
     spool: PathBuf,
     changes: watch::Sender<u64>,
@@ -230,6 +234,22 @@ impl Task {
     }
 
     fn carry_out(&mut self, mut group: Vec<Box<dyn Request>>) {
+        if identity(&self.path) != self.file {
+            // Nothing new is taken in. Outcomes are let through: who has them could do nothing else with them.
+            let error = StoreError::Replaced {
+                path: self.path.clone(),
+            };
+            let (outcomes, ordinary): (Vec<_>, Vec<_>) = group
+                .into_iter()
+                .partition(|request| request.urgency() == Urgency::Outcome);
+            for request in ordinary {
+                request.answer(Err(error.clone()));
+            }
+            if outcomes.is_empty() {
+                return;
+            }
+            group = outcomes;
+        }
         let mut outcome = self.commit(&mut group);
         if let ([only], Err(Failed::All(error) | Failed::Together(error))) = (group.as_slice(), &outcome)
             && error.is_full()
@@ -394,6 +414,12 @@ fn one<'c>(
 fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
     connection.prepare_cached(sql)?.execute([])?;
     Ok(())
+}
+
+/// Which file a name leads to, device and inode; `None` where there is none.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let data = std::fs::metadata(path).ok()?;
+    Some((data.dev(), data.ino()))
 }
 
 fn data_version(connection: &Connection) -> Result<i64, StoreError> {
