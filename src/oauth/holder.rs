@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::secret::Secret;
 use crate::entry::Reason;
 use crate::oauth::grants::{Answer, Client};
+use crate::oauth::hand::Hand;
 use crate::oauth::plan::{self, Decision, Want, after, signed};
 use crate::oauth::refusal::{self, Failure, Outcome};
 use crate::oauth::token::{AccessToken, TokenError};
@@ -28,9 +29,8 @@ use ring::rand::SecureRandom as _;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Waits between passing failures.
 const FIRST: Duration = Duration::from_secs(10);
@@ -53,8 +53,8 @@ pub(super) struct Holder {
     pub(super) vault: Arc<Vault>,
     pub(super) lock: PathBuf,
     pub(super) clock: Clock,
+    pub(super) hand: Hand,
     flight: tokio::sync::Mutex<Flight>,
-    quick: Mutex<Quick>,
 }
 
 /// What the one who renews knows.
@@ -64,22 +64,6 @@ struct Flight {
     unsaved: Option<(Kept, File)>,
     /// When a refused token was last replaced, and of which grant: that of which sign-in.
     forced: Option<(Timestamp, Timestamp)>,
-}
-
-/// What is known without asking anybody.
-#[derive(Debug, Default)]
-struct Quick {
-    token: Option<Ready>,
-    used: Option<Timestamp>,
-}
-
-/// A token that can be handed out. Its end is known by two clocks: the wall's may be set, the other
-/// stands still while the machine sleeps. The earlier counts.
-#[derive(Clone, Debug)]
-struct Ready {
-    token: AccessToken,
-    life: Duration,
-    until: Instant,
 }
 
 impl Holder {
@@ -97,38 +81,10 @@ impl Holder {
             store,
             vault,
             lock,
+            hand: Hand::new(clock.clone()),
             clock,
             flight: tokio::sync::Mutex::default(),
-            quick: Mutex::default(),
         }
-    }
-
-    /// Somebody wants a token: the grant is in use.
-    pub(super) fn mark_used(&self) {
-        self.quick().used = Some(self.clock.now());
-    }
-
-    /// The token in memory, if more than its margin is left.
-    pub(super) fn ready(&self) -> Option<AccessToken> {
-        let quick = self.quick();
-        let ready = quick.token.as_ref()?;
-        (self.left(ready) > plan::margin(ready.life)).then(|| ready.token.clone())
-    }
-
-    /// The token in memory, if it still works at all.
-    fn usable(&self) -> Option<AccessToken> {
-        let quick = self.quick();
-        let ready = quick.token.as_ref()?;
-        plan::usable(self.left(ready), ready.life).then(|| ready.token.clone())
-    }
-
-    fn left(&self, ready: &Ready) -> Duration {
-        let monotonic = ready.until.saturating_duration_since(Instant::now());
-        self.clock.until(ready.token.expires()).min(monotonic)
-    }
-
-    fn quick(&self) -> MutexGuard<'_, Quick> {
-        self.quick.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A token as wanted. Run it in a task of its own: if it is dropped between the server's answer
@@ -137,13 +93,13 @@ impl Holder {
         let mut flight = match self.flight.try_lock() {
             Ok(flight) => flight,
             // Somebody renews it right now; what still works need not wait for that.
-            Err(_) => match self.usable().filter(|_| matches!(want, Want::Life)) {
+            Err(_) => match self.hand.usable().filter(|_| matches!(want, Want::Life)) {
                 Some(token) => return Ok(token),
                 None => self.flight.lock().await,
             },
         };
         if matches!(want, Want::Life)
-            && let Some(token) = self.ready()
+            && let Some(token) = self.hand.ready()
         {
             return Ok(token);
         }
@@ -187,12 +143,12 @@ impl Holder {
                 .forced
                 .is_some_and(|(at, of)| of == kept.obtained && now < after(at, signed(FORCED)));
             if lately && kept.expires > now {
-                return Some(Ok(self.remember(kept)));
+                return Some(Ok(self.hand.remember(kept)));
             }
         }
         Some(match decision {
             Decision::Renew => return None,
-            Decision::Use => Ok(self.remember(kept)),
+            Decision::Use => Ok(self.hand.remember(kept)),
             Decision::Wait(until, reason) => {
                 Err(self.transient(&in_full(&reason), Some(self.clock.until(until))))
             }
@@ -221,7 +177,7 @@ impl Holder {
             flight.forced = Some((self.clock.now(), kept.obtained));
         }
         // What still works is at hand for those who come meanwhile, and if the answer cannot be stored.
-        self.remember(&kept);
+        self.hand.remember(&kept);
         kept.refresh_began = Some(self.clock.now());
         let version = match self.put(Some(version), &kept).await {
             Ok(version) => version,
@@ -316,7 +272,7 @@ impl Holder {
                     return self.or_usable(&there, want, error);
                 }
                 Err(gone @ TokenError::NeedsPerson(_)) => {
-                    self.forget();
+                    self.hand.forget();
                     return Err(gone);
                 }
                 Err(error) => {
@@ -329,7 +285,7 @@ impl Holder {
                     drop(lock);
                     tracing::info!(account = self.name, expires = %kept.expires, "renewed");
                     self.close_case().await;
-                    return Ok(self.remember(&kept));
+                    return Ok(self.hand.remember(&kept));
                 }
                 Err(Put::Stale) => {}
                 Err(Put::Not(error)) => {
@@ -349,7 +305,7 @@ impl Holder {
     /// The new grant is in memory only: its access token is not handed out before it is durable.
     fn unstored(&self, kept: &Kept, want: &Want, error: &TokenError) -> Result<AccessToken, TokenError> {
         tracing::error!(account = self.name, %error, "a renewed grant cannot be stored; it is kept in memory and storing is tried again");
-        match self.usable().filter(|token| match want {
+        match self.hand.usable().filter(|token| match want {
             Want::Instead(refused) => token.secret().expose() != refused.expose(),
             _ => token.secret().expose() != kept.access.expose(),
         }) {
@@ -479,7 +435,7 @@ impl Holder {
         let refused = matches!(want, Want::Instead(token) if token.expose() == kept.access.expose());
         let works = plan::usable(plan::left(kept, self.clock.now()), kept.life);
         if works && !refused && !matches!(want, Want::Now) {
-            Ok(self.remember(kept))
+            Ok(self.hand.remember(kept))
         } else {
             Err(error)
         }
@@ -491,31 +447,9 @@ impl Holder {
         self.or_usable(kept, want, error)
     }
 
-    fn remember(&self, kept: &Kept) -> AccessToken {
-        let token = AccessToken::new(kept.access.clone(), kept.expires);
-        let mut quick = self.quick();
-        let known = quick
-            .token
-            .as_ref()
-            .is_some_and(|ready| ready.token.secret().expose() == kept.access.expose());
-        if !known {
-            quick.token = Some(Ready {
-                token: token.clone(),
-                life: kept.life,
-                until: Instant::now() + self.clock.until(kept.expires),
-            });
-        }
-        token
-    }
-
-    /// Forgets what is in memory: somebody else decides now.
-    pub(super) fn forget(&self) {
-        self.quick().token = None;
-    }
-
     /// What is due by itself; when to look again.
     pub(super) async fn tend(self: Arc<Self>) -> Timestamp {
-        let used = self.quick().used;
+        let used = self.hand.used();
         let due = match self.load().await {
             Ok((_, kept)) => {
                 let due = plan::due(&kept, used);
@@ -540,7 +474,7 @@ impl Holder {
                 }
             }
             Err(TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason)) => {
-                self.forget();
+                self.hand.forget();
                 self.open_case(&reason).await;
                 Timestamp::MAX
             }

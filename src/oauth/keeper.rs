@@ -161,8 +161,8 @@ impl Keeper {
     /// one that still works. Callers that come at once share one renewal.
     pub async fn token(&self, account: &str) -> Result<AccessToken, TokenError> {
         let holder = self.holder(account)?;
-        holder.mark_used();
-        match holder.ready() {
+        holder.hand.mark_used();
+        match holder.hand.ready() {
             Some(token) => Ok(token),
             None => obtain(holder, Want::Life).await,
         }
@@ -172,7 +172,7 @@ impl Keeper {
     /// More often than once a minute the same one comes back: the fault is not in the token then.
     pub async fn renew(&self, account: &str, refused: &AccessToken) -> Result<AccessToken, TokenError> {
         let holder = self.holder(account)?;
-        holder.mark_used();
+        holder.hand.mark_used();
         obtain(holder, Want::Instead(refused.secret().clone())).await
     }
 
@@ -322,7 +322,7 @@ impl Keeper {
             }
         }
         drop(lock);
-        holder.forget();
+        holder.hand.forget();
         // Also where no case is open: its mails may wait for one that could not be opened.
         holder.store.close_case(&holder.case()).await?;
         Ok(())
@@ -356,7 +356,7 @@ impl Keeper {
                 Err(error) => return Err(error.into()),
             }
         }
-        holder.forget();
+        holder.hand.forget();
         Ok(Some(revoked))
     }
 

@@ -26,6 +26,7 @@
 pub mod callback;
 pub mod endpoint;
 pub mod grants;
+mod hand;
 mod holder;
 pub mod http;
 pub mod keeper;
