@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tidings::advice::Provider;
 use tidings::cli::Exit;
-use tidings::cli::auth::{self, Args, Command, Face, Login};
+use tidings::cli::auth::{self, Args, Command, Login};
+use tidings::cli::face::Face;
 use tidings::clock::Clock;
 use tidings::config::secret::{Secret, SecretSource};
 use tidings::config::settings::{

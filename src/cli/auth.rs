@@ -3,26 +3,23 @@
 //! The address to visit goes to stdout alone on its line, so that a script can pick it up; all that
 //! is said to people goes to stderr.
 
-use super::{Exit, Global, out, tell};
+mod status;
+
+use super::{Exit, Global};
+use crate::cli::face::{Face, Terminal};
 use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, OAuth2, Settings};
 use crate::delivery::perform::account_case;
 use crate::entry::{Kind, Reason};
 use crate::oauth::callback::{CallbackError, PATIENCE};
-use crate::oauth::keeper::{GrantStatus, KeepError, Keeper, KeeperError};
+use crate::oauth::keeper::{KeepError, Keeper, KeeperError};
 use crate::oauth::login::{self, LoginError, SignIn};
 use crate::oauth::refusal::{self, Failure, Outcome};
 use crate::oauth::token::TokenError;
 use crate::store::lock::Lock;
-use crate::store::{Case, Store, StoreError};
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, Unit};
-use serde_json::{Value, json};
-use std::io::{BufRead as _, Read as _};
-use std::pin::Pin;
-use std::process::Stdio;
+use crate::store::{Store, StoreError};
+use status::{kind, status, time};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Options of `tidings auth`.
 #[derive(Debug, clap::Args)]
@@ -68,64 +65,6 @@ pub struct Login {
     /// Read the address the browser ended at from stdin: for a machine the browser cannot reach
     #[arg(long)]
     pub paste: bool,
-}
-
-/// Who is at the other end: a terminal, or a test.
-pub trait Face: Send + Sync {
-    /// Data.
-    fn out(&self, text: &str);
-    /// Words for a person.
-    fn tell(&self, text: &str);
-    /// Show that address in a browser, if there is one.
-    fn browse(&self, url: &str);
-    /// One line that a person types.
-    fn line(&self) -> Pin<Box<dyn Future<Output = String> + Send>>;
-}
-
-/// The terminal of this process.
-#[derive(Clone, Copy, Debug)]
-pub struct Terminal;
-
-impl Face for Terminal {
-    fn out(&self, text: &str) {
-        out(text);
-    }
-
-    fn tell(&self, text: &str) {
-        tell(text);
-    }
-
-    fn browse(&self, url: &str) {
-        let program = if cfg!(target_os = "macos") {
-            "open"
-        } else {
-            "xdg-open"
-        };
-        let has_screen = cfg!(target_os = "macos")
-            || ["DISPLAY", "WAYLAND_DISPLAY"]
-                .iter()
-                .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
-        // Without a screen xdg-open may start a text browser on this very terminal.
-        if has_screen {
-            let _ = std::process::Command::new(program)
-                .arg(url)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn();
-        }
-    }
-
-    fn line(&self) -> Pin<Box<dyn Future<Output = String> + Send>> {
-        Box::pin(async {
-            let read = tokio::task::spawn_blocking(|| {
-                let mut line = String::new();
-                let _ = std::io::stdin().lock().take(16_384).read_line(&mut line);
-                line
-            });
-            read.await.unwrap_or_default()
-        })
-    }
 }
 
 /// Does it.
@@ -287,14 +226,6 @@ fn choose<'a>(
             ));
             Err(Exit::Usage)
         }
-    }
-}
-
-fn kind(account: &Account) -> &'static str {
-    match account.credential {
-        Credential::None => "no credential",
-        Credential::Password { .. } => "a password",
-        Credential::OAuth2(_) => "oauth2",
     }
 }
 
@@ -486,214 +417,4 @@ async fn sign_out(account: &str, keeper: &Keeper, face: &dyn Face) -> Exit {
 fn failure_line(failure: &Failure) -> String {
     let text = failure.to_string();
     text.split("\n\n").next().unwrap_or(&text).to_owned()
-}
-
-async fn status(
-    settings: &Settings,
-    keeper: &Keeper,
-    cases: &[Case],
-    only: Option<&str>,
-    as_json: bool,
-    clock: &Clock,
-    face: &dyn Face,
-) -> Exit {
-    if let Some(name) = only
-        && !settings.accounts.contains_key(name)
-    {
-        let names: Vec<&str> = settings.accounts.keys().map(String::as_str).collect();
-        face.tell(&format!(
-            "there is no account `{}`; there are: {}",
-            refusal::shown(name),
-            names.join(", ")
-        ));
-        return Exit::Usage;
-    }
-    let mut list: Vec<Value> = Vec::new();
-    let mut exit = Exit::Done;
-    for account in settings
-        .accounts
-        .values()
-        .filter(|account| only.is_none_or(|only| only == account.name))
-    {
-        let refused = cases.iter().find(|case| case.key == account_case(&account.name));
-        if refused.is_some() && exit == Exit::Done {
-            exit = Exit::Credential;
-        }
-        let Credential::OAuth2(_) = account.credential else {
-            list.push(json!({
-                "account": account.name, "credential": kind(account), "user": account.user,
-                "state": "not_applicable", "verified": null, "mail_server": refused.map(case_json),
-            }));
-            if !as_json {
-                let mut lines = vec![match refused {
-                    None => format!(
-                        "{}: signs in with {}; nothing to look after",
-                        account.name,
-                        kind(account)
-                    ),
-                    Some(_) => format!("{}: signs in with {}", account.name, kind(account)),
-                }];
-                lines.extend(
-                    refused.map(|case| refused_lines(case, &settings.defaults.timezone, clock.now())),
-                );
-                face.out(&lines.join("\n"));
-            }
-            continue;
-        };
-        let grant = keeper.status(&account.name).await;
-        exit = match (grant.state, exit) {
-            ("valid", exit) => exit,
-            ("needs_config" | "unreadable", _) | (_, Exit::Config) => Exit::Config,
-            _ => Exit::Credential,
-        };
-        if as_json {
-            let mut value = serde_json::to_value(&grant).unwrap_or_default();
-            value["credential"] = json!("oauth2");
-            value["user"] = json!(account.user);
-            value["mail_server"] = json!(refused.map(case_json));
-            list.push(value);
-        } else {
-            face.out(&described(
-                &grant,
-                account,
-                refused,
-                &settings.defaults.timezone,
-                clock.now(),
-            ));
-        }
-    }
-    if as_json {
-        face.out(&serde_json::to_string_pretty(&list).unwrap_or_default());
-    }
-    exit
-}
-
-fn case_json(case: &Case) -> Value {
-    json!({ "since": case.opened.to_string(), "reason": case.reason })
-}
-
-/// What the mail server says to an account, however well its grant stands.
-fn refused_lines(case: &Case, zone: &TimeZone, now: Timestamp) -> String {
-    let mut lines = vec![line(
-        "mail",
-        &format!(
-            "refused since {} ({})",
-            time(case.opened, zone),
-            ago(case.opened, now)
-        ),
-    )];
-    lines.extend(reason_lines(&case.reason));
-    lines.join("\n")
-}
-
-fn line(name: &str, text: &str) -> String {
-    format!("  {name:<11}{text}")
-}
-
-fn reason_lines(reason: &Reason) -> Vec<String> {
-    let mut lines = vec![line("why", &reason.text)];
-    lines.extend(reason.reply.as_ref().map(|reply| line("it said", reply)));
-    lines.extend(reason.steps.iter().map(|step| line("do", step)));
-    lines
-}
-
-/// One account's grant in lines for people.
-fn described(
-    grant: &GrantStatus,
-    account: &Account,
-    refused: Option<&Case>,
-    zone: &TimeZone,
-    now: Timestamp,
-) -> String {
-    let what = match grant.state {
-        "valid" if grant.verified && refused.is_some() => "signed in, but its mail server refuses it",
-        "valid" if grant.verified => "verified",
-        "valid" => "cannot be renewed at the moment",
-        "needs_person" => "needs a person",
-        "needs_config" => "needs configuration",
-        "signed_out" => "nobody has signed in",
-        _ => "cannot be read",
-    };
-    let mut lines = vec![format!("{}: {what}", grant.account)];
-    let mut line = |name: &str, text: String| lines.push(self::line(name, &text));
-    match (&grant.signed_in, &account.user) {
-        (Some(identity), _) if identity.name().is_some() => {
-            line("signed in", identity.name().unwrap_or_default().to_owned());
-        }
-        (_, Some(user)) => line("user", user.clone()),
-        _ => {}
-    }
-    if let Some(since) = grant.since {
-        line("since", format!("{} ({})", time(since, zone), ago(since, now)));
-    }
-    if let Some(obtained) = grant.obtained {
-        line(
-            "grant",
-            format!("given {} ({})", time(obtained, zone), ago(obtained, now)),
-        );
-    }
-    if let (Some(expires), Some(refreshed)) = (grant.access_expires, grant.refreshed) {
-        let word = if expires > now { "until" } else { "ended" };
-        line(
-            "access",
-            format!(
-                "{word} {}, last renewed {}",
-                time(expires, zone),
-                ago(refreshed, now)
-            ),
-        );
-    }
-    if !grant.renewable && grant.access_expires.is_some() {
-        line(
-            "",
-            "no refresh token: when access ends, somebody must sign in".to_owned(),
-        );
-    }
-    if !grant.scopes.is_empty() {
-        line("granted", refusal::shown(&grant.scopes.join(" ")));
-    }
-    if let Some(date) = grant.secret_expires {
-        let today = now.to_zoned(zone.clone()).date();
-        let days = today
-            .until((Unit::Day, date))
-            .map(|span| span.get_days())
-            .unwrap_or_default();
-        let when = match days {
-            ..0 => format!("ended {} days ago", -days),
-            0 => "ends today".to_owned(),
-            days => format!("ends in {days} days"),
-        };
-        line("secret", format!("{when}, {date}"));
-    }
-    if let Some(skew) = grant.skew.filter(|skew| skew.abs() > 60) {
-        line(
-            "clock",
-            format!("the server's is {skew} s ahead of ours; check the time service of this machine"),
-        );
-    }
-    let troubled = grant.trouble.as_ref().map(|trouble| &trouble.reason);
-    for reason in [grant.reason.as_ref(), troubled].into_iter().flatten() {
-        lines.extend(reason_lines(reason));
-    }
-    lines.extend(refused.map(|case| refused_lines(case, zone, now)));
-    lines.join("\n")
-}
-
-fn time(time: Timestamp, zone: &TimeZone) -> String {
-    time.to_zoned(zone.clone())
-        .strftime("%Y-%m-%d %H:%M %Z")
-        .to_string()
-}
-
-/// How long ago, in the largest unit that says enough.
-fn ago(time: Timestamp, now: Timestamp) -> String {
-    let passed = Duration::try_from(now.duration_since(time))
-        .unwrap_or_default()
-        .as_secs();
-    match passed {
-        0..120 => "just now".to_owned(),
-        120..7_200 => format!("{} minutes ago", passed / 60),
-        7_200..172_800 => format!("{} hours ago", passed / 3_600),
-        _ => format!("{} days ago", passed / 86_400),
-    }
 }

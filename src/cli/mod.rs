@@ -8,6 +8,7 @@ pub mod docs;
 pub mod events;
 pub mod exec;
 pub mod explain;
+pub mod face;
 pub mod init;
 pub mod outbox;
 pub mod preview;

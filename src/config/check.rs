@@ -1,10 +1,11 @@
 //! Settings as written become settings as meant.
 //!
-//! [`account`] has the accounts; here are the other sections. Everything that can be said about a
+//! [`account`] has the accounts, `sign_in` who signs in for them; here are the other sections. Everything that can be said about a
 //! section is said, whatever is wrong with the others: [`Unsure`] remembers what could not be
 //! understood, so that nobody complains about its consequences.
 
 pub mod account;
+mod sign_in;
 
 use crate::config::diagnostic::Problem;
 use crate::config::document::{At, Document};

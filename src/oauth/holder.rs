@@ -18,25 +18,21 @@ use crate::clock::Clock;
 use crate::config::secret::Secret;
 use crate::entry::Reason;
 use crate::oauth::grants::{Answer, Client};
+use crate::oauth::hand::Hand;
 use crate::oauth::plan::{self, Decision, Want, after, signed};
+use crate::oauth::record::{Put, Record};
 use crate::oauth::refusal::{self, Failure, Outcome};
 use crate::oauth::token::{AccessToken, TokenError};
-use crate::oauth::vault::{Kept, Standing, Trouble, Vault};
-use crate::store::{NewCase, Store, StoreError};
+use crate::oauth::vault::{Kept, Standing, Trouble};
 use jiff::Timestamp;
 use ring::rand::SecureRandom as _;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Waits between passing failures.
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
-/// How long another process may take for its renewal: two requests and their storing.
-const OTHERS: Duration = Duration::from_secs(75);
 /// A refused token is replaced at most so often: mails that are all refused must not make a storm.
 const FORCED: Duration = Duration::from_secs(60);
 /// A clock that is off by more is worth a warning: assertions and tokens have times in them.
@@ -47,14 +43,11 @@ const MANY: u32 = 6;
 /// One account's grant and all that is needed to renew it.
 #[derive(Debug)]
 pub(super) struct Holder {
-    pub(super) name: String,
+    pub(super) record: Record,
     pub(super) client: Client,
-    pub(super) store: Store,
-    pub(super) vault: Arc<Vault>,
-    pub(super) lock: PathBuf,
-    pub(super) clock: Clock,
+    clock: Clock,
+    pub(super) hand: Hand,
     flight: tokio::sync::Mutex<Flight>,
-    quick: Mutex<Quick>,
 }
 
 /// What the one who renews knows.
@@ -66,69 +59,16 @@ struct Flight {
     forced: Option<(Timestamp, Timestamp)>,
 }
 
-/// What is known without asking anybody.
-#[derive(Debug, Default)]
-struct Quick {
-    token: Option<Ready>,
-    used: Option<Timestamp>,
-}
-
-/// A token that can be handed out. Its end is known by two clocks: the wall's may be set, the other
-/// stands still while the machine sleeps. The earlier counts.
-#[derive(Clone, Debug)]
-struct Ready {
-    token: AccessToken,
-    life: Duration,
-    until: Instant,
-}
-
 impl Holder {
-    pub(super) fn new(
-        name: String,
-        client: Client,
-        store: Store,
-        vault: Arc<Vault>,
-        lock: PathBuf,
-        clock: Clock,
-    ) -> Holder {
+    pub(super) fn new(record: Record, client: Client) -> Holder {
+        let clock = record.clock.clone();
         Holder {
-            name,
+            record,
             client,
-            store,
-            vault,
-            lock,
+            hand: Hand::new(clock.clone()),
             clock,
             flight: tokio::sync::Mutex::default(),
-            quick: Mutex::default(),
         }
-    }
-
-    /// Somebody wants a token: the grant is in use.
-    pub(super) fn mark_used(&self) {
-        self.quick().used = Some(self.clock.now());
-    }
-
-    /// The token in memory, if more than its margin is left.
-    pub(super) fn ready(&self) -> Option<AccessToken> {
-        let quick = self.quick();
-        let ready = quick.token.as_ref()?;
-        (self.left(ready) > plan::margin(ready.life)).then(|| ready.token.clone())
-    }
-
-    /// The token in memory, if it still works at all.
-    fn usable(&self) -> Option<AccessToken> {
-        let quick = self.quick();
-        let ready = quick.token.as_ref()?;
-        plan::usable(self.left(ready), ready.life).then(|| ready.token.clone())
-    }
-
-    fn left(&self, ready: &Ready) -> Duration {
-        let monotonic = ready.until.saturating_duration_since(Instant::now());
-        self.clock.until(ready.token.expires()).min(monotonic)
-    }
-
-    fn quick(&self) -> MutexGuard<'_, Quick> {
-        self.quick.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A token as wanted. Run it in a task of its own: if it is dropped between the server's answer
@@ -137,13 +77,13 @@ impl Holder {
         let mut flight = match self.flight.try_lock() {
             Ok(flight) => flight,
             // Somebody renews it right now; what still works need not wait for that.
-            Err(_) => match self.usable().filter(|_| matches!(want, Want::Life)) {
+            Err(_) => match self.hand.usable().filter(|_| matches!(want, Want::Life)) {
                 Some(token) => return Ok(token),
                 None => self.flight.lock().await,
             },
         };
         if matches!(want, Want::Life)
-            && let Some(token) = self.ready()
+            && let Some(token) = self.hand.ready()
         {
             return Ok(token);
         }
@@ -152,15 +92,15 @@ impl Holder {
         }
         // Others change the grant too: a few rounds until what was read is what is written over.
         for _ in 0..4 {
-            let (_, kept) = self.load().await?;
+            let (_, kept) = self.record.load().await?;
             if let Some(done) = self.settled(&mut flight, &kept, &want) {
                 return done;
             }
-            let lock = match self.hold(&kept).await? {
+            let lock = match self.record.hold(&kept).await? {
                 Some(lock) => lock,
                 None => return self.busy(&kept, &want),
             };
-            let (version, kept) = self.load().await?;
+            let (version, kept) = self.record.load().await?;
             if let Some(done) = self.settled(&mut flight, &kept, &want) {
                 return done;
             }
@@ -170,7 +110,9 @@ impl Holder {
                 Ok(token) => return Ok(token),
             }
         }
-        Err(self.transient("its grant is being changed by others over and over", None))
+        Err(self
+            .record
+            .transient("its grant is being changed by others over and over", None))
     }
 
     /// What is to be done without asking the server, if that is all.
@@ -181,21 +123,27 @@ impl Holder {
         want: &Want,
     ) -> Option<Result<AccessToken, TokenError>> {
         let now = self.clock.now();
-        let decision = plan::decide(kept, want, &self.client.settings().client_id, &self.name, now);
+        let decision = plan::decide(
+            kept,
+            want,
+            &self.client.settings().client_id,
+            &self.record.name,
+            now,
+        );
         if decision == Decision::Renew && matches!(want, Want::Instead(_)) {
             let lately = flight
                 .forced
                 .is_some_and(|(at, of)| of == kept.obtained && now < after(at, signed(FORCED)));
             if lately && kept.expires > now {
-                return Some(Ok(self.remember(kept)));
+                return Some(Ok(self.hand.remember(kept)));
             }
         }
         Some(match decision {
             Decision::Renew => return None,
-            Decision::Use => Ok(self.remember(kept)),
-            Decision::Wait(until, reason) => {
-                Err(self.transient(&in_full(&reason), Some(self.clock.until(until))))
-            }
+            Decision::Use => Ok(self.hand.remember(kept)),
+            Decision::Wait(until, reason) => Err(self
+                .record
+                .transient(&in_full(&reason), Some(self.clock.until(until)))),
             Decision::Person(reason) => Err(TokenError::NeedsPerson(reason)),
             Decision::Config(reason) => Err(TokenError::NeedsConfig(reason)),
         })
@@ -211,25 +159,25 @@ impl Holder {
         want: &Want,
     ) -> Result<AccessToken, Again> {
         let Some(refresh) = kept.refresh.clone() else {
-            return Err(Again::Not(self.transient("it has no refresh token", None)));
+            return Err(Again::Not(self.record.transient("it has no refresh token", None)));
         };
         let interrupted = kept.refresh_began;
         if let Some(began) = interrupted {
-            tracing::warn!(account = self.name, %began, "a refresh was cut off before its answer was stored; trying its token once more");
+            tracing::warn!(account = self.record.name, %began, "a refresh was cut off before its answer was stored; trying its token once more");
         }
         if matches!(want, Want::Instead(_)) {
             flight.forced = Some((self.clock.now(), kept.obtained));
         }
         // What still works is at hand for those who come meanwhile, and if the answer cannot be stored.
-        self.remember(&kept);
+        self.hand.remember(&kept);
         kept.refresh_began = Some(self.clock.now());
-        let version = match self.put(Some(version), &kept).await {
+        let version = match self.record.put(Some(version), &kept).await {
             Ok(version) => version,
             Err(Put::Stale) => return Err(Again::Stale),
             // What cannot be noted is not begun: the token in hand may be the last one that works.
             Err(Put::Not(error)) => return self.or_usable(&kept, want, error).map_err(Again::Not),
         };
-        tracing::debug!(account = self.name, "renewing");
+        tracing::debug!(account = self.record.name, "renewing");
         let mut result = self.client.refresh(&refresh, &kept.scopes).await;
         if matches!(&result, Err(Failure::Unreached { sent: true, .. })) {
             // The answer was lost on the way. Where a used token is taken again, it is so at once.
@@ -270,7 +218,7 @@ impl Holder {
         let skew = answer.skew.map(|skew| skew.as_secs());
         if let Some(skew) = skew.filter(|skew| skew.abs() > SKEW) {
             tracing::warn!(
-                account = self.name,
+                account = self.record.name,
                 seconds = skew,
                 "the server's clock and ours differ; check the time service of this machine"
             );
@@ -307,16 +255,18 @@ impl Holder {
         want: &Want,
     ) -> Result<AccessToken, TokenError> {
         for _ in 0..4 {
-            let version = match self.load().await {
+            let version = match self.record.load().await {
                 Ok((version, there)) if there.obtained == kept.obtained => version,
                 // A person signed in anew meanwhile, or gave the grant up: that counts.
                 Ok((_, there)) => {
                     drop(lock);
-                    let error = self.transient("somebody has just signed in anew", Some(Duration::ZERO));
+                    let error = self
+                        .record
+                        .transient("somebody has just signed in anew", Some(Duration::ZERO));
                     return self.or_usable(&there, want, error);
                 }
                 Err(gone @ TokenError::NeedsPerson(_)) => {
-                    self.forget();
+                    self.hand.forget();
                     return Err(gone);
                 }
                 Err(error) => {
@@ -324,12 +274,12 @@ impl Holder {
                     return self.unstored(&kept, want, &error);
                 }
             };
-            match self.put(Some(version), &kept).await {
+            match self.record.put(Some(version), &kept).await {
                 Ok(_) => {
                     drop(lock);
-                    tracing::info!(account = self.name, expires = %kept.expires, "renewed");
-                    self.close_case().await;
-                    return Ok(self.remember(&kept));
+                    tracing::info!(account = self.record.name, expires = %kept.expires, "renewed");
+                    self.record.close_case().await;
+                    return Ok(self.hand.remember(&kept));
                 }
                 Err(Put::Stale) => {}
                 Err(Put::Not(error)) => {
@@ -342,19 +292,21 @@ impl Holder {
         self.unstored(
             &kept,
             want,
-            &self.transient("its grant is being changed by others", None),
+            &self
+                .record
+                .transient("its grant is being changed by others", None),
         )
     }
 
     /// The new grant is in memory only: its access token is not handed out before it is durable.
     fn unstored(&self, kept: &Kept, want: &Want, error: &TokenError) -> Result<AccessToken, TokenError> {
-        tracing::error!(account = self.name, %error, "a renewed grant cannot be stored; it is kept in memory and storing is tried again");
-        match self.usable().filter(|token| match want {
+        tracing::error!(account = self.record.name, %error, "a renewed grant cannot be stored; it is kept in memory and storing is tried again");
+        match self.hand.usable().filter(|token| match want {
             Want::Instead(refused) => token.secret().expose() != refused.expose(),
             _ => token.secret().expose() != kept.access.expose(),
         }) {
             Some(token) => Ok(token),
-            None => Err(self.transient(
+            None => Err(self.record.transient(
                 &format!("its renewed grant cannot be stored: {error}"),
                 Some(FIRST),
             )),
@@ -374,7 +326,7 @@ impl Holder {
         let mut reason = refusal::reason(
             failure,
             provider,
-            &format!("to renew the access of account `{}`", self.name),
+            &format!("to renew the access of account `{}`", self.record.name),
         );
         if let Failure::Refused { refusal, .. } = failure {
             kept.claims = refusal.claims.clone().or(kept.claims);
@@ -406,7 +358,7 @@ impl Holder {
                     kept.refresh_began = interrupted;
                 }
                 tracing::warn!(
-                    account = self.name,
+                    account = self.record.name,
                     failures,
                     wait_s = wait.as_secs(),
                     reason = reason.text,
@@ -414,10 +366,10 @@ impl Holder {
                     "renewal failed for now"
                 );
                 if failures >= MANY && plan::left(&kept, now).is_zero() {
-                    self.open_case(&reason).await;
+                    self.record.open_case(&reason).await;
                 }
                 kept.trouble = Some(trouble);
-                self.transient(&in_full(&reason), Some(wait))
+                self.record.transient(&in_full(&reason), Some(wait))
             }
             outcome => {
                 if let Some(began) = interrupted.filter(|_| outcome == Outcome::NeedsPerson) {
@@ -437,7 +389,7 @@ impl Holder {
                 let (standing, error) = if outcome == Outcome::NeedsPerson {
                     reason
                         .steps
-                        .push(format!("Sign in again: tidings auth login {}", self.name));
+                        .push(format!("Sign in again: tidings auth login {}", self.record.name));
                     (
                         Standing::NeedsPerson {
                             reason: reason.clone(),
@@ -458,18 +410,18 @@ impl Holder {
                 };
                 kept.standing = standing;
                 tracing::error!(
-                    account = self.name,
+                    account = self.record.name,
                     reason = told.text,
                     reply = told.reply,
                     "the grant needs somebody"
                 );
-                self.open_case(&reason).await;
+                self.record.open_case(&reason).await;
                 error
             }
         };
         // The note of the failure may lose against somebody who wrote a better grant meanwhile.
-        if let Err(Put::Not(unstored)) = self.put(Some(version), &kept).await {
-            tracing::error!(account = self.name, error = %unstored, "cannot note that a renewal failed");
+        if let Err(Put::Not(unstored)) = self.record.put(Some(version), &kept).await {
+            tracing::error!(account = self.record.name, error = %unstored, "cannot note that a renewal failed");
         }
         self.or_usable(&kept, want, error)
     }
@@ -479,7 +431,7 @@ impl Holder {
         let refused = matches!(want, Want::Instead(token) if token.expose() == kept.access.expose());
         let works = plan::usable(plan::left(kept, self.clock.now()), kept.life);
         if works && !refused && !matches!(want, Want::Now) {
-            Ok(self.remember(kept))
+            Ok(self.hand.remember(kept))
         } else {
             Err(error)
         }
@@ -487,41 +439,21 @@ impl Holder {
 
     /// Another process has held the lock for longer than a renewal takes.
     fn busy(&self, kept: &Kept, want: &Want) -> Result<AccessToken, TokenError> {
-        let error = self.transient("another process has been renewing it for too long", Some(FIRST));
+        let error = self
+            .record
+            .transient("another process has been renewing it for too long", Some(FIRST));
         self.or_usable(kept, want, error)
-    }
-
-    fn remember(&self, kept: &Kept) -> AccessToken {
-        let token = AccessToken::new(kept.access.clone(), kept.expires);
-        let mut quick = self.quick();
-        let known = quick
-            .token
-            .as_ref()
-            .is_some_and(|ready| ready.token.secret().expose() == kept.access.expose());
-        if !known {
-            quick.token = Some(Ready {
-                token: token.clone(),
-                life: kept.life,
-                until: Instant::now() + self.clock.until(kept.expires),
-            });
-        }
-        token
-    }
-
-    /// Forgets what is in memory: somebody else decides now.
-    pub(super) fn forget(&self) {
-        self.quick().token = None;
     }
 
     /// What is due by itself; when to look again.
     pub(super) async fn tend(self: Arc<Self>) -> Timestamp {
-        let used = self.quick().used;
-        let due = match self.load().await {
+        let used = self.hand.used();
+        let due = match self.record.load().await {
             Ok((_, kept)) => {
                 let due = plan::due(&kept, used);
                 if due > self.clock.now() {
                     if kept.standing == Standing::Valid && kept.trouble.is_none() {
-                        self.close_case().await;
+                        self.record.close_case().await;
                     }
                     return due;
                 }
@@ -529,23 +461,23 @@ impl Holder {
                 let renewing = tokio::spawn(async move { holder.obtain(Want::Due { used }).await });
                 match renewing.await {
                     Ok(Err(TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason))) => {
-                        self.open_case(&reason).await;
+                        self.record.open_case(&reason).await;
                     }
-                    Ok(Err(error)) => tracing::debug!(account = self.name, %error, "not renewed"),
+                    Ok(Err(error)) => tracing::debug!(account = self.record.name, %error, "not renewed"),
                     Ok(Ok(_)) | Err(_) => {}
                 }
-                match self.load().await {
+                match self.record.load().await {
                     Ok((_, kept)) => plan::due(&kept, used),
                     Err(_) => Timestamp::MAX,
                 }
             }
             Err(TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason)) => {
-                self.forget();
-                self.open_case(&reason).await;
+                self.hand.forget();
+                self.record.open_case(&reason).await;
                 Timestamp::MAX
             }
             Err(error) => {
-                tracing::error!(account = self.name, %error, "cannot look after the grant");
+                tracing::error!(account = self.record.name, %error, "cannot look after the grant");
                 Timestamp::MAX
             }
         };
@@ -559,144 +491,14 @@ impl Holder {
         if let Some((kept, lock)) = flight.unsaved.take()
             && let Err(error) = self.keep(&mut flight, kept, lock, &Want::Life).await
         {
-            tracing::error!(account = self.name, %error, "a renewed grant is lost with this process; somebody may have to sign in again");
+            tracing::error!(account = self.record.name, %error, "a renewed grant is lost with this process; somebody may have to sign in again");
         }
-    }
-
-    /// Reads the grant. None at all needs a person.
-    pub(super) async fn load(&self) -> Result<(i64, Kept), TokenError> {
-        let grant = self
-            .store
-            .grant(&self.name)
-            .await
-            .map_err(|error| self.stored(&error))?;
-        let Some(grant) = grant else {
-            return Err(TokenError::NeedsPerson(Reason {
-                text: format!("nobody has signed in for account `{}`", self.name),
-                steps: vec![format!("Sign in: tidings auth login {}", self.name)],
-                ..Reason::default()
-            }));
-        };
-        let kept = self.vault.unseal(&self.name, &grant.sealed).map_err(|error| {
-            let text = error.to_string();
-            let (text, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, ""));
-            TokenError::NeedsConfig(Reason {
-                text: text.to_owned(),
-                steps: Some(hint.to_owned())
-                    .filter(|hint| !hint.is_empty())
-                    .into_iter()
-                    .collect(),
-                ..Reason::default()
-            })
-        })?;
-        Ok((grant.version, kept))
-    }
-
-    /// Writes the grant over the version that was read.
-    pub(super) async fn put(&self, expected: Option<i64>, kept: &Kept) -> Result<i64, Put> {
-        let sealed = self
-            .vault
-            .seal(&self.name, kept)
-            .map_err(|error| Put::Not(self.transient(&error.to_string(), None)))?;
-        match self.store.put_grant(&self.name, expected, sealed).await {
-            Ok(version) => Ok(version),
-            Err(StoreError::Stale { .. }) => Err(Put::Stale),
-            Err(error) => Err(Put::Not(self.stored(&error))),
-        }
-    }
-
-    /// Waits for the other processes' lock. `None`: it was not to be had in time.
-    pub(super) async fn hold(&self, kept: &Kept) -> Result<Option<File>, TokenError> {
-        let path = self.lock.clone();
-        // Whoever has a token that works does not wait long for a better one.
-        let works = plan::usable(plan::left(kept, self.clock.now()), kept.life);
-        let patience = if works { Duration::from_secs(5) } else { OTHERS };
-        let held = tokio::task::spawn_blocking(move || lock_within(&path, patience)).await;
-        match held {
-            Ok(Ok(lock)) => Ok(lock),
-            Ok(Err(source)) => Err(self.transient(
-                &format!("its lock file {} cannot be used: {source}", self.lock.display()),
-                None,
-            )),
-            Err(_) => Err(self.transient("the program is stopping", None)),
-        }
-    }
-
-    /// The key of the case about this grant. What the mail server says of the account has another:
-    /// neither may end the other's.
-    pub(super) fn case(&self) -> String {
-        format!("account:{}", self.name)
-    }
-
-    pub(super) async fn open_case(&self, reason: &Reason) {
-        let case = NewCase {
-            key: self.case(),
-            kind: "account".to_owned(),
-            subject: self.name.clone(),
-            reason: reason.clone(),
-        };
-        if let Err(error) = self.store.open_case(case).await {
-            tracing::error!(account = self.name, %error, "cannot tell about the account's trouble");
-        }
-    }
-
-    /// Closes the case if it is open. Asked of the store each time: another process may have opened or
-    /// closed it.
-    pub(super) async fn close_case(&self) {
-        let key = self.case();
-        let closed = match self.store.open_cases().await {
-            Ok(cases) if cases.iter().all(|case| case.key != key) => return,
-            Ok(_) => self.store.close_case(&key).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = closed {
-            tracing::error!(account = self.name, %error, "cannot close the account's trouble");
-        }
-    }
-
-    pub(super) fn transient(&self, text: &str, retry_after: Option<Duration>) -> TokenError {
-        TokenError::Transient {
-            text: format!("no token for account `{}`: {text}", self.name),
-            retry_after,
-        }
-    }
-
-    fn stored(&self, error: &StoreError) -> TokenError {
-        self.transient(&error.to_string(), Some(FIRST))
     }
 }
 
 enum Again {
     Stale,
     Not(TokenError),
-}
-
-/// Why a grant was not written.
-pub(super) enum Put {
-    /// Somebody else wrote it since it was read.
-    Stale,
-    /// The store or the vault did not do it.
-    Not(TokenError),
-}
-
-fn lock_within(path: &std::path::Path, patience: Duration) -> std::io::Result<Option<File>> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    let until = std::time::Instant::now() + patience;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if std::time::Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-    }
 }
 
 /// A reason with the server's own words.

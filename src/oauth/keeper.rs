@@ -19,9 +19,10 @@ use crate::clock::Clock;
 use crate::config::settings::OAuth2;
 use crate::entry::Reason;
 use crate::oauth::grants::{Client, Identity};
-use crate::oauth::holder::{Holder, Put};
+use crate::oauth::holder::Holder;
 use crate::oauth::http::HttpError;
 use crate::oauth::plan::{self, Want, after, signed};
+use crate::oauth::record::{Put, Record};
 use crate::oauth::refusal::Failure;
 use crate::oauth::token::{AccessToken, TokenError};
 use crate::oauth::vault::{Kept, Standing, Trouble, Vault, VaultError};
@@ -143,15 +144,14 @@ impl Keeper {
                 account: name.clone(),
                 source,
             })?;
-            let lock = locks.join(format!("grant-{}.lock", file_name(&name)));
-            let holder = Holder::new(
-                name.clone(),
-                client,
-                store.clone(),
-                vault.clone(),
-                lock,
-                clock.clone(),
-            );
+            let record = Record {
+                name: name.clone(),
+                store: store.clone(),
+                vault: vault.clone(),
+                lock: locks.join(format!("grant-{}.lock", file_name(&name))),
+                clock: clock.clone(),
+            };
+            let holder = Holder::new(record, client);
             holders.insert(name, Arc::new(holder));
         }
         Ok(Arc::new(Keeper { holders, clock }))
@@ -161,8 +161,8 @@ impl Keeper {
     /// one that still works. Callers that come at once share one renewal.
     pub async fn token(&self, account: &str) -> Result<AccessToken, TokenError> {
         let holder = self.holder(account)?;
-        holder.mark_used();
-        match holder.ready() {
+        holder.hand.mark_used();
+        match holder.hand.ready() {
             Some(token) => Ok(token),
             None => obtain(holder, Want::Life).await,
         }
@@ -172,7 +172,7 @@ impl Keeper {
     /// More often than once a minute the same one comes back: the fault is not in the token then.
     pub async fn renew(&self, account: &str, refused: &AccessToken) -> Result<AccessToken, TokenError> {
         let holder = self.holder(account)?;
-        holder.mark_used();
+        holder.hand.mark_used();
         obtain(holder, Want::Instead(refused.secret().clone())).await
     }
 
@@ -239,7 +239,7 @@ impl Keeper {
         let loaded = match self.holder(account) {
             Ok(holder) => {
                 status.secret_expires = holder.client.settings().secret_expires;
-                holder.load().await.map(|(_, kept)| (holder, kept))
+                holder.record.load().await.map(|(_, kept)| (holder, kept))
             }
             Err(error) => Err(error),
         };
@@ -293,13 +293,13 @@ impl Keeper {
 
     /// A challenge that the next sign-in of an account must carry.
     pub async fn claims(&self, account: &str) -> Option<String> {
-        let (_, kept) = self.holder(account).ok()?.load().await.ok()?;
+        let (_, kept) = self.holder(account).ok()?.record.load().await.ok()?;
         kept.claims
     }
 
     /// Whether a new grant could be stored: the old one, if there is one, can be read.
     pub async fn storable(&self, account: &str) -> Result<(), TokenError> {
-        match self.holder(account)?.load().await {
+        match self.holder(account)?.record.load().await {
             Ok(_) | Err(TokenError::NeedsPerson(_)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -308,23 +308,23 @@ impl Keeper {
     /// Stores what a sign-in brought, over whatever was there; closes the account's case.
     pub async fn keep(&self, account: &str, kept: &Kept) -> Result<(), KeepError> {
         let holder = self.known(account)?;
-        let lock = holder.hold(kept).await?;
+        let lock = holder.record.hold(kept).await?;
         loop {
-            let expected = match holder.load().await {
+            let expected = match holder.record.load().await {
                 Ok((version, _)) => Some(version),
                 Err(TokenError::NeedsPerson(_)) => None,
                 Err(error) => return Err(error.into()),
             };
-            match holder.put(expected, kept).await {
+            match holder.record.put(expected, kept).await {
                 Ok(_) => break,
                 Err(Put::Stale) => {}
                 Err(Put::Not(error)) => return Err(error.into()),
             }
         }
         drop(lock);
-        holder.forget();
+        holder.hand.forget();
         // Also where no case is open: its mails may wait for one that could not be opened.
-        holder.store.close_case(&holder.case()).await?;
+        holder.record.store.close_case(&holder.record.case()).await?;
         Ok(())
     }
 
@@ -332,10 +332,10 @@ impl Keeper {
     /// the provider said. `Ok(None)`: there was none. Otherwise what became of the revocation.
     pub async fn forget(&self, account: &str) -> Result<Option<Result<bool, Failure>>, KeepError> {
         let holder = self.known(account)?;
-        let Some(grant) = holder.store.grant(account).await? else {
+        let Some(grant) = holder.record.store.grant(account).await? else {
             return Ok(None);
         };
-        let revoked = match holder.vault.unseal(account, &grant.sealed) {
+        let revoked = match holder.record.vault.unseal(account, &grant.sealed) {
             Ok(kept) => {
                 // The refresh token carries the grant; without one the access token is all there is.
                 holder
@@ -347,16 +347,16 @@ impl Keeper {
         };
         let mut version = grant.version;
         loop {
-            match holder.store.delete_grant(account, Some(version)).await {
+            match holder.record.store.delete_grant(account, Some(version)).await {
                 Ok(_) => break,
-                Err(StoreError::Stale { .. }) => match holder.store.grant(account).await? {
+                Err(StoreError::Stale { .. }) => match holder.record.store.grant(account).await? {
                     Some(grant) => version = grant.version,
                     None => break,
                 },
                 Err(error) => return Err(error.into()),
             }
         }
-        holder.forget();
+        holder.hand.forget();
         Ok(Some(revoked))
     }
 
@@ -380,7 +380,7 @@ async fn obtain(holder: &Arc<Holder>, want: Want) -> Result<AccessToken, TokenEr
     let own = holder.clone();
     match tokio::spawn(async move { own.obtain(want).await }).await {
         Ok(result) => result,
-        Err(_) => Err(holder.transient("the program is stopping", None)),
+        Err(_) => Err(holder.record.transient("the program is stopping", None)),
     }
 }
 

@@ -19,6 +19,8 @@
 //! | [`vault`] | what is kept of a grant, sealed |
 //! | [`plan`] | when it is renewed, and when it is left alone |
 //! | [`token`] | what is handed out: a bearer token, or why there is none |
+//! | `record` | one grant where it lies: store, lock, case |
+//! | `hand` | the access token in memory |
 //! | [`keeper`] | who looks after all of them; each by a holder of its own |
 //!
 //! This module knows no mail: it hands out bearer tokens and says why when it cannot.
@@ -26,11 +28,13 @@
 pub mod callback;
 pub mod endpoint;
 pub mod grants;
+mod hand;
 mod holder;
 pub mod http;
 pub mod keeper;
 pub mod login;
 pub mod plan;
+mod record;
 pub mod refusal;
 pub mod token;
 pub mod vault;

@@ -2,7 +2,8 @@
 
 use super::{ALICE, DemoError, INVOICES, LIFE, Stage, described};
 use crate::app::App;
-use crate::cli::auth::{self, Face};
+use crate::cli::auth;
+use crate::cli::face::Face;
 use crate::cli::{Exit, out};
 use crate::clock::Clock;
 use crate::config::settings::Credential;

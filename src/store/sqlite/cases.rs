@@ -9,10 +9,6 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use serde_json::{Map, json};
 
-/// Makes the deferred entries that wait for a case due at once.
-pub(super) const AWAITING: &str =
-    "UPDATE entry SET due = min(due, $1) WHERE awaits = $2 AND state = 'deferred'";
-
 /// Opens a case with its event, or renews the reason of the one that is open.
 pub(in crate::store) fn open(tx: &Tx<'_>, case: &NewCase, now: Timestamp) -> Result<bool, StoreError> {
     let reason = to_json(&case.reason)?;
@@ -74,24 +70,14 @@ fn told(case: &NewCase) -> String {
     }
 }
 
-/// Closes a case; false if none was open. What waited for it is due now.
+/// Closes a case; false if none was open.
 pub(in crate::store) fn close(tx: &Tx<'_>, key: &str, now: Timestamp) -> Result<bool, StoreError> {
     let closed = change(
         tx.connection,
         "UPDATE trouble SET closed = $1 WHERE key = $2 AND closed IS NULL",
         &[&now.as_microsecond(), &key],
     )?;
-    hasten(tx, key, now)?;
     Ok(closed > 0)
-}
-
-/// Entries that wait for that case are due now.
-pub(in crate::store) fn hasten(tx: &Tx<'_>, case: &str, now: Timestamp) -> Result<u64, StoreError> {
-    let hastened = change(tx.connection, AWAITING, &[&now.as_microsecond(), &case])?;
-    if hastened > 0 {
-        tx.tick();
-    }
-    Ok(hastened as u64)
 }
 
 /// All open cases, oldest first.

@@ -22,6 +22,10 @@ pub(super) const LANES: &str = "SELECT kind, lane, sum(n), \
 /// Leases that ended before a time.
 pub(super) const ORPHANED: &str = "SELECT id FROM entry WHERE state = 'leased' AND lease_until <= $1";
 
+/// Makes the deferred entries that wait for a case due at once.
+pub(super) const AWAITING: &str =
+    "UPDATE entry SET due = min(due, $1) WHERE awaits = $2 AND state = 'deferred'";
+
 const FIND: &str = "SELECT id, key, kind, rule, event, lane, summary, state, reason, due, attempts, on_unknown, \
      created, since, changed, fence FROM entry WHERE id = $1";
 
@@ -485,6 +489,15 @@ pub(in crate::store) fn retry(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resul
     )?;
     tx.tick();
     moved(tx, id)
+}
+
+/// Entries that wait for that case are due now.
+pub(in crate::store) fn hasten(tx: &Tx<'_>, case: &str, now: Timestamp) -> Result<u64, StoreError> {
+    let hastened = change(tx.connection, AWAITING, &[&now.as_microsecond(), &case])?;
+    if hastened > 0 {
+        tx.tick();
+    }
+    Ok(hastened as u64)
 }
 
 /// A person says: never.

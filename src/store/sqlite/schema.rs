@@ -278,7 +278,7 @@ mod tests {
             (super::super::outbox::DUE, "entry_waiting"),
             (super::super::outbox::LANES, "entry_waiting"),
             (super::super::outbox::ORPHANED, "entry_state"),
-            (super::super::cases::AWAITING, "entry_awaits"),
+            (super::super::outbox::AWAITING, "entry_awaits"),
             (super::super::lists::GATED, "attempt_gated"),
             (super::super::journal::PENDING, "event_pending"),
             (super::super::purge::DONE_ENTRIES, "entry_state"),
