@@ -18,6 +18,7 @@ pub mod sandbox;
 pub mod sender;
 pub mod source;
 pub mod store;
+pub mod suggest;
 pub mod task;
 pub mod template;
 pub mod transport;

@@ -5,6 +5,7 @@
 //! values given to a partial, as far as that can be known without facts. What stands for an item of a list is
 //! free: nobody can say what it holds.
 
+use crate::suggest;
 use crate::template::engine::{Fault, Parsed, offset_of};
 use crate::template::helpers;
 use crate::template::{MAX_OUTPUT, Variable};
@@ -420,7 +421,7 @@ impl<'a> Walker<'a, '_> {
         let offset = self.find(at, word);
         let fault = Fault::new(offset, format!("nobody knows a helper `{word}`"));
         let names = helpers::OURS.iter().chain(&helpers::LIBRARY).copied();
-        let hint = match closest(word, names) {
+        let hint = match suggest::nearest(word, names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!(
                 "there are: {}",
@@ -456,31 +457,6 @@ fn steps(raw: &str) -> Vec<String> {
         rest = after.trim_start_matches(['.', '/']);
     }
     steps
-}
-
-/// The candidate that differs from `word` in at most a third of its letters, if any.
-pub fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
-    candidates
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= word.chars().count().div_ceil(3))
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Letters to insert, remove or change (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = (diagonal + usize::from(ca != *cb)).min(above + 1).min(row[j] + 1);
-            diagonal = above;
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

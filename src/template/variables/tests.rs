@@ -1,4 +1,3 @@
-
 use crate::template::Text;
 
 fn uses(source: &str) -> Vec<String> {
