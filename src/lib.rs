@@ -1,4 +1,33 @@
-//! The map.
+//! The map. A file arrives, a job ends or a schedule is due, and the right mail leaves from the right
+//! mailbox.
+//!
+//! ```text
+//!   source --record--> journal --> dispatch --admit--> outbox --> delivery --> sender --> transport
+//!                         ^        (rule, action)                    |
+//!                         +--------------- outcomes, troubles -------+
+//! ```
+//!
+//! Imports go down this table, never up. `ARCHITECTURE.md` has the layers, the invariants and where to
+//! add what.
+//!
+//! | | |
+//! |---|---|
+//! | [`cli`] | the commands |
+//! | [`sandbox`] | a small mail server and sign-in server, for `demo` and tests |
+//! | [`app`], [`task`] | build, start, reload, stop; named tasks |
+//! | [`dispatch`] | a recorded event becomes entries in the outbox |
+//! | [`delivery`] | entries are claimed, performed, settled |
+//! | [`rule`] | what fires |
+//! | [`action`] | what a rule may do |
+//! | [`sender`] | account, credential, transport and pace together |
+//! | [`source`] | what notices |
+//! | [`oauth`] | who may sign in |
+//! | [`transport`] | how one message leaves |
+//! | [`store`] | what is kept |
+//! | [`template`], [`config`] | texts; settings |
+//! | [`mail`], [`advice`] | messages and addresses; what a server's words mean |
+//! | [`event`], [`entry`], [`clock`], [`backoff`], [`pulse`] | the words |
+
 pub mod action;
 pub mod advice;
 pub mod app;

@@ -353,6 +353,23 @@ rules:
         explained.contains("rule big-pdf: fired") && explained.contains("server"),
         "{explained}"
     );
+    let json =
+        |arguments: &[&str]| -> serde_json::Value { serde_json::from_str(&site.ok(arguments)).unwrap() };
+    let explained = json(&[
+        "explain",
+        "--json",
+        "file",
+        site.path("drop/small.pdf").to_str().unwrap(),
+    ]);
+    assert_eq!(explained["rules"][0]["fires"], false, "{explained}");
+    let explained = json(&["explain", "mail", "1", "--json"]);
+    assert_eq!(explained["entry"]["state"], "accepted", "{explained}");
+    let explained = json(&["explain", "job", "nobody", "--exit", "2", "--json"]);
+    assert_eq!(explained["rules"], serde_json::json!([]), "{explained}");
+    let preview = json(&["preview", "big-pdf", "--json"]);
+    assert_eq!(preview["mail"]["to"][0], "ap@example.org", "{preview}");
+    let sent = json(&["send", "--to", "ap@example.org", "--json"]);
+    assert_eq!(sent["outcome"], "accepted", "{sent}");
     let preview = site.ok(&["preview", "big-pdf"]);
     assert!(preview.contains("to       ap@example.org"), "{preview}");
 }

@@ -111,20 +111,23 @@ pub fn as_json(event: &Event) -> Value {
     })
 }
 
+/// An event as JSON, with what each rule made of it and what became of that.
+pub fn detail_json(detail: &EventDetail) -> Value {
+    let mut value = as_json(&detail.event);
+    value["dispatched"] = json!(detail.dispatched.map(|time| time.to_string()));
+    value["rules"] = detail
+        .verdicts
+        .iter()
+        .map(|verdict| json!({ "rule": verdict.rule, "outcome": verdict.outcome, "detail": verdict.detail }))
+        .collect();
+    value["entries"] = detail.entries.iter().map(outbox::as_json).collect();
+    value
+}
+
 async fn one(store: &Store, id: EventId, as_json_too: bool) -> Exit {
     match store.event(id).await {
         Ok(Some(detail)) if as_json_too => {
-            let mut value = as_json(&detail.event);
-            value["dispatched"] = json!(detail.dispatched.map(|time| time.to_string()));
-            value["rules"] = detail
-                .verdicts
-                .iter()
-                .map(|verdict| {
-                    json!({ "rule": verdict.rule, "outcome": verdict.outcome, "detail": verdict.detail })
-                })
-                .collect();
-            value["entries"] = detail.entries.iter().map(outbox::as_json).collect();
-            out(format_args!("{value:#}"));
+            out(format_args!("{:#}", detail_json(&detail)));
             Exit::Done
         }
         Ok(Some(detail)) => {

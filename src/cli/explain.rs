@@ -14,7 +14,7 @@ use crate::source::job::{self, JobReport};
 use crate::source::{Wanted, Watch};
 use crate::store::{EventFilter, Store, StoreError};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     #[command(subcommand)]
     about: About,
+    /// As JSON
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -64,12 +67,12 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     let dir = global.setup();
     let about = args.about;
     if let About::Mail { id } = about {
-        return mail(&store, EntryId(id))
+        return mail(&store, EntryId(id), args.json)
             .await
             .unwrap_or_else(|error| super::store_failed(&error));
     }
     if let About::Event { id } = about {
-        return event(&store, EventId(id))
+        return event(&store, EventId(id), args.json)
             .await
             .unwrap_or_else(|error| super::store_failed(&error));
     }
@@ -82,13 +85,13 @@ pub async fn run(global: &Global, args: Args) -> Exit {
         }
     };
     let told = match about {
-        About::File { path } => file(&setup, &store, &path).await,
+        About::File { path } => file(&setup, &store, &path, args.json).await,
         About::Job {
             name,
             exit,
             after_failure,
         } => {
-            job_ended(&setup, &store, &name, exit, after_failure);
+            job_ended(&setup, &store, &name, exit, after_failure, args.json);
             Ok(Exit::Done)
         }
         About::Mail { .. } | About::Event { .. } => Ok(Exit::Done),
@@ -96,24 +99,38 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     told.unwrap_or_else(|error| super::store_failed(&error))
 }
 
-async fn mail(store: &Store, id: EntryId) -> Result<Exit, StoreError> {
+async fn mail(store: &Store, id: EntryId, as_json: bool) -> Result<Exit, StoreError> {
     let now = Timestamp::now();
     let Some(detail) = store.entry(id).await? else {
         tell(format_args!("error: there is no entry {id}"));
         return Ok(Exit::BadInput);
     };
-    if let Some(event) = detail.entry.event
-        && let Some(detail) = store.event(event).await?
-    {
-        out(events::described(&detail, now));
+    let event = match detail.entry.event {
+        Some(event) => store.event(event).await?,
+        None => None,
+    };
+    if as_json {
+        let event = event.as_ref().map(events::detail_json);
+        out(format_args!(
+            "{:#}",
+            json!({ "event": event, "entry": outbox::detail_json(&detail) })
+        ));
+        return Ok(Exit::Done);
+    }
+    if let Some(event) = event {
+        out(events::described(&event, now));
         out("");
     }
     out(outbox::described(&detail, now));
     Ok(Exit::Done)
 }
 
-async fn event(store: &Store, id: EventId) -> Result<Exit, StoreError> {
+async fn event(store: &Store, id: EventId, as_json: bool) -> Result<Exit, StoreError> {
     match store.event(id).await? {
+        Some(detail) if as_json => {
+            out(format_args!("{:#}", events::detail_json(&detail)));
+            Ok(Exit::Done)
+        }
         Some(detail) => {
             out(events::described(&detail, Timestamp::now()));
             Ok(Exit::Done)
@@ -125,57 +142,74 @@ async fn event(store: &Store, id: EventId) -> Result<Exit, StoreError> {
     }
 }
 
-async fn file(setup: &Setup, store: &Store, path: &Path) -> Result<Exit, StoreError> {
+async fn file(setup: &Setup, store: &Store, path: &Path, as_json: bool) -> Result<Exit, StoreError> {
     let now = Timestamp::now();
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let subject = crate::event::shown(path.as_os_str());
-    let came = store
-        .events(EventFilter {
-            subject: Some(subject.clone()),
-            limit: 3,
-            ..EventFilter::default()
-        })
-        .await?;
-    if came.is_empty() {
-        out(format_args!(
-            "The journal knows of no arrival of {}.",
-            show::clean(&subject)
-        ));
-    } else {
-        out(format_args!(
-            "What became of {} (newest first):",
-            show::clean(&subject)
-        ));
-        for event in &came {
-            if let Some(detail) = store.event(event.id).await? {
-                out(show::indent(&events::described(&detail, now), "  "));
-            }
-        }
+    let filter = EventFilter {
+        subject: Some(subject.clone()),
+        limit: 3,
+        ..EventFilter::default()
+    };
+    let mut came = Vec::new();
+    for event in store.events(filter).await? {
+        came.extend(store.event(event.id).await?);
     }
-    let metadata = std::fs::symlink_metadata(&path);
-    match &metadata {
-        Ok(metadata) if metadata.is_file() => {
-            out(format_args!(
-                "\nIf it arrived now, as it lies there ({}):",
-                show::bytes(metadata.len())
-            ));
-        }
-        Ok(_) => {
-            out(
-                "\nWhat lies there is not a regular file (a folder, a link, a pipe): it is never an arrival.",
-            );
-            return Ok(Exit::Done);
-        }
-        Err(_) => out("\nIf such a file arrived now (nothing lies there; taking 1 kB):"),
-    }
-    let (size, mtime_ns) = match metadata {
-        Ok(metadata) => (
+    let metadata = std::fs::symlink_metadata(&path).ok();
+    let regular = metadata.as_ref().is_none_or(std::fs::Metadata::is_file);
+    let (size, mtime_ns) = match &metadata {
+        Some(metadata) => (
             metadata.len(),
             metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
         ),
-        Err(_) => (1000, i64::try_from(now.as_nanosecond()).unwrap_or(0)),
+        None => (1000, i64::try_from(now.as_nanosecond()).unwrap_or(0)),
     };
-    let mut seen_by_any = false;
+    let answers = if regular {
+        arrival(setup, store, &path, size, mtime_ns)
+    } else {
+        Vec::new()
+    };
+    if as_json {
+        let answer = json!({
+            "path": subject, "there": metadata.is_some(), "regular": regular, "size": size,
+            "came": came.iter().map(events::detail_json).collect::<Vec<_>>(),
+            "rules": answers.iter().map(Answer::to_json).collect::<Vec<_>>(),
+        });
+        out(format_args!("{answer:#}"));
+        return Ok(Exit::Done);
+    }
+    let shown = show::clean(&subject);
+    if came.is_empty() {
+        out(format_args!("The journal knows of no arrival of {shown}."));
+    } else {
+        out(format_args!("What became of {shown} (newest first):"));
+        for detail in &came {
+            out(show::indent(&events::described(detail, now), "  "));
+        }
+    }
+    out(match &metadata {
+        Some(_) if !regular => {
+            "\nWhat lies there is not a regular file (a folder, a link, a pipe): it is never an arrival."
+                .to_owned()
+        }
+        Some(_) => format!("\nIf it arrived now, as it lies there ({}):", show::bytes(size)),
+        None => "\nIf such a file arrived now (nothing lies there; taking 1 kB):".to_owned(),
+    });
+    for answer in &answers {
+        out(answer.described());
+    }
+    if answers.is_empty() && regular {
+        out("  no rule watches that folder; the watched folders are:");
+        for watch in &setup.watches {
+            out(format_args!("    {}", watch.root.display()));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// What each rule that watches there makes of such a file.
+fn arrival(setup: &Setup, store: &Store, path: &Path, size: u64, mtime_ns: i64) -> Vec<Answer> {
+    let mut answers = Vec::new();
     for rule in &setup.rules {
         for trigger in &rule.triggers {
             let Trigger::FileArrives { watch, wanted } = trigger else {
@@ -187,30 +221,28 @@ async fn file(setup: &Setup, store: &Store, path: &Path) -> Result<Exit, StoreEr
             let Ok(relative) = path.strip_prefix(&watch.root) else {
                 continue;
             };
-            seen_by_any = true;
             let reference = FileRef {
                 root: watch.root.clone(),
                 relative: relative.to_owned(),
                 size,
                 mtime_ns,
             };
-            one_rule(setup, store, rule, watch, wanted, reference);
+            answers.push(one_rule(setup, store, rule, watch, wanted, reference));
         }
     }
-    if !seen_by_any {
-        out("  no rule watches that folder; the watched folders are:");
-        for watch in &setup.watches {
-            out(format_args!("    {}", watch.root.display()));
-        }
-    }
-    Ok(Exit::Done)
+    answers
 }
 
-fn one_rule(setup: &Setup, store: &Store, rule: &Rule, watch: &Watch, wanted: &Wanted, file: FileRef) {
-    let head = format!("  rule {} ({})", show::clean(&rule.name), rule.place);
+fn one_rule(
+    setup: &Setup,
+    store: &Store,
+    rule: &Rule,
+    watch: &Watch,
+    wanted: &Wanted,
+    file: FileRef,
+) -> Answer {
     if let Some(why) = unwanted(wanted, &file) {
-        out(format_args!("{head}: no, {why}"));
-        return;
+        return Answer::no(rule, why);
     }
     let happening = NewEvent {
         key: "explain".to_owned(),
@@ -222,7 +254,55 @@ fn one_rule(setup: &Setup, store: &Store, rule: &Rule, watch: &Watch, wanted: &W
         file: Some(file),
         origin: None,
     };
-    decide(setup, store, rule, &supposed(happening, false), None, &head);
+    decide(setup, store, rule, &supposed(happening, false), None)
+}
+
+/// What one rule would make of an event.
+struct Answer {
+    rule: String,
+    place: String,
+    fires: bool,
+    /// Why it fires or not; may be empty where it fires without a condition.
+    why: String,
+    /// What it would do, a line each.
+    then: Vec<String>,
+}
+
+impl Answer {
+    fn of(rule: &Rule, fires: bool, why: String) -> Answer {
+        Answer {
+            rule: rule.name.clone(),
+            place: rule.place.clone(),
+            fires,
+            why,
+            then: Vec::new(),
+        }
+    }
+
+    fn no(rule: &Rule, why: String) -> Answer {
+        Answer::of(rule, false, why)
+    }
+
+    fn described(&self) -> String {
+        let word = if self.fires { "yes" } else { "no" };
+        let why = show::clean(&self.why);
+        let why = match (self.fires, why.is_empty()) {
+            (_, true) => String::new(),
+            (true, false) => format!(" ({why})"),
+            (false, false) => format!(", {why}"),
+        };
+        let mut lines = vec![format!(
+            "  rule {} ({}): {word}{why}",
+            show::clean(&self.rule),
+            self.place
+        )];
+        lines.extend(self.then.iter().map(|line| format!("    {}", show::clean(line))));
+        lines.join("\n")
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "rule": self.rule, "place": self.place, "fires": self.fires, "why": self.why, "then": self.then })
+    }
 }
 
 /// Why a file is not what a rule looks for.
@@ -256,7 +336,7 @@ fn supposed(happening: NewEvent, recovers: bool) -> Event {
     }
 }
 
-fn job_ended(setup: &Setup, store: &Store, name: &str, exit: i32, after_failure: bool) {
+fn job_ended(setup: &Setup, store: &Store, name: &str, exit: i32, after_failure: bool, as_json: bool) {
     let now = Timestamp::now().to_string();
     let report = JobReport {
         name: name.to_owned(),
@@ -279,13 +359,34 @@ fn job_ended(setup: &Setup, store: &Store, name: &str, exit: i32, after_failure:
         });
     let happening = job::outcome(&report, origin, &Map::new(), None, "explain".to_owned());
     let event = supposed(happening, exit == 0 && after_failure);
+    let rules = Rules::new(setup.rules.clone());
+    let answers: Vec<Answer> = rules
+        .find(&event)
+        .into_iter()
+        .map(|found| {
+            let branch = match found.why {
+                Why::Outcome(branch) => Some(branch),
+                Why::Trigger(_) => None,
+            };
+            decide(setup, store, &found.rule, &event, branch)
+        })
+        .collect();
+    if as_json {
+        let rules: Vec<Value> = answers.iter().map(Answer::to_json).collect();
+        out(format_args!(
+            "{:#}",
+            json!({ "job": name, "exit_code": exit, "rules": rules })
+        ));
+        return;
+    }
     out(format_args!(
         "If job {} ended with exit code {exit}:",
         show::clean(name)
     ));
-    let rules = Rules::new(setup.rules.clone());
-    let found = rules.find(&event);
-    if found.is_empty() {
+    for answer in &answers {
+        out(answer.described());
+    }
+    if answers.is_empty() {
         let own = setup
             .rules
             .iter()
@@ -299,18 +400,10 @@ fn job_ended(setup: &Setup, store: &Store, name: &str, exit: i32, after_failure:
             None => out("  no rule is about it"),
         }
     }
-    for found in found {
-        let head = format!("  rule {} ({})", show::clean(&found.rule.name), found.rule.place);
-        let branch = match found.why {
-            Why::Outcome(branch) => Some(branch),
-            Why::Trigger(_) => None,
-        };
-        decide(setup, store, &found.rule, &event, branch, &head);
-    }
 }
 
 /// What a rule makes of an event that might happen.
-fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: Option<Branch>, head: &str) {
+fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: Option<Branch>) -> Answer {
     let zone = setup.settings.defaults.timezone.clone();
     let surroundings = Surroundings {
         host: crate::app::host(),
@@ -337,33 +430,23 @@ fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: Opti
             None => (None, String::new()),
             Some(Ok(decision)) if decision.holds => (None, decision.why),
             Some(Ok(decision)) => {
-                out(format_args!(
-                    "{head}: no, its condition says no ({})",
-                    show::clean(&decision.why)
-                ));
-                return;
+                return Answer::no(rule, format!("its condition says no ({})", decision.why));
             }
             Some(Err(error)) => {
-                out(format_args!("{head}: its condition fails: {error}"));
-                return;
+                return Answer::no(rule, format!("its condition fails: {error}"));
             }
         },
     };
-    let because = if why.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", show::clean(&why))
-    };
-    out(format_args!("{head}: yes{because}"));
+    let mut answer = Answer::of(rule, true, why);
     let (steps, mails): (&[StepSpec], &[MailSpec]) = match outcome {
         Some(outcome) => (&outcome.work, &outcome.mails),
         None => (&rule.work, &rule.mails),
     };
     for step in steps {
-        out(format_args!("    then {}", show::clean(&step_line(step, &facts))));
+        answer.then.push(format!("then {}", step_line(step, &facts)));
     }
     for mail in mails {
-        out(format_args!("    mail {}", show::clean(&mail_line(mail, &with))));
+        answer.then.push(format!("mail {}", mail_line(mail, &with)));
     }
     if outcome.is_none() && !rule.work.is_empty() {
         for (name, branch) in [
@@ -376,10 +459,11 @@ fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: Opti
                     Ok(to) => format!("mail to {to}"),
                     Err(why) => format!("a mail that would be held: {why}"),
                 };
-                out(format_args!("    if it {name}: {}", show::clean(&to)));
+                answer.then.push(format!("if it {name}: {to}"));
             }
         }
     }
+    answer
 }
 
 fn step_line(step: &StepSpec, facts: &Value) -> String {

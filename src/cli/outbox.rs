@@ -54,13 +54,16 @@ struct List {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true)]
+#[group(id = "which", required = true, multiple = true, args = ["id", "state"])]
 struct Which {
     /// Their numbers
     id: Vec<i64>,
     /// All that are in this state
     #[arg(long, value_parser = state)]
     state: Option<State>,
+    /// As JSON, one object a line
+    #[arg(long)]
+    json: bool,
 }
 
 fn state(word: &str) -> Result<State, String> {
@@ -145,12 +148,16 @@ pub fn what(entry: &Entry) -> String {
     };
     match entry.kind {
         _ if entry.summary.get("problem").is_some() => format!("({} not composed)", entry.kind.as_str()),
-        crate::entry::Kind::Mail if entry.summary.get("to").is_none() => {
+        crate::entry::Kind::Mail => {
             // The folder is in the long form.
             let about = text("about");
-            format!("(not composed) {}", about.rsplit('/').next().unwrap_or_default())
+            let about = about.rsplit('/').next().unwrap_or_default();
+            match (entry.summary.get("to"), entry.summary.get("subject")) {
+                (None, _) => format!("(not composed) {about}"),
+                (Some(_), None) => format!("to {}: (not composed) {about}", text("to")),
+                (Some(_), Some(_)) => format!("to {}: {}", text("to"), text("subject")),
+            }
         }
-        crate::entry::Kind::Mail => format!("to {}: {}", text("to"), text("subject")),
         crate::entry::Kind::Work => format!("job {}: {}", text("job"), text("steps")),
     }
 }
@@ -163,6 +170,13 @@ pub fn as_json(entry: &Entry) -> Value {
         "due": entry.due.to_string(), "attempts": entry.attempts, "created": entry.created.to_string(),
         "changed": entry.changed.to_string(),
     })
+}
+
+/// An entry as JSON, with its attempts.
+pub fn detail_json(detail: &EntryDetail) -> Value {
+    let mut value = as_json(&detail.entry);
+    value["attempts_made"] = detail.attempts.iter().map(attempt_json).collect();
+    value
 }
 
 fn attempt_json(attempt: &Attempt) -> Value {
@@ -186,9 +200,7 @@ async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> 
         return print_message(store, &detail);
     }
     if as_json_too {
-        let mut value = as_json(&detail.entry);
-        value["attempts_made"] = detail.attempts.iter().map(attempt_json).collect();
-        out(format_args!("{value:#}"));
+        out(format_args!("{:#}", detail_json(&detail)));
         return Exit::Done;
     }
     let blocking = match store.open_cases().await {
@@ -370,8 +382,14 @@ async fn each(store: &Store, which: Which, verb: &str) -> Exit {
         };
         match (moved, closed) {
             (_, Err(error)) => return super::store_failed(&error),
+            (Ok(entry), _) if which.json => out(as_json(&entry)),
             (Ok(entry), _) => out(format_args!("{id} {}", entry.state.as_str())),
+            (Err(_), Ok(true)) if which.json => out(json!({ "id": id, "trouble": "closed" })),
             (Err(_), Ok(true)) => out(format_args!("{id} stays as it is; its trouble is closed")),
+            (Err(error), Ok(false)) if which.json => {
+                out(json!({ "id": id, "error": error.to_string() }));
+                exit = Exit::BadInput;
+            }
             (Err(error), Ok(false)) => {
                 tell(format_args!("error: {error}"));
                 exit = Exit::BadInput;

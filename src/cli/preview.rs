@@ -26,6 +26,9 @@ pub struct Args {
     /// Print the whole message as it would go over the wire
     #[arg(long)]
     message: bool,
+    /// As JSON, one object a line: addresses, subject, text and page
+    #[arg(long, conflicts_with = "message")]
+    json: bool,
 }
 
 /// Does it. Sends nothing, keeps nothing.
@@ -215,7 +218,9 @@ fn preview(
             host: &host,
         },
     );
-    out(format_args!("== {name}"));
+    if !args.json {
+        out(format_args!("== {name}"));
+    }
     let entry = match entry {
         Ok(entry) => entry,
         Err(error) => {
@@ -223,6 +228,10 @@ fn preview(
             return false;
         }
     };
+    if let (Some(reason), true) = (&entry.held, args.json) {
+        out(json!({ "name": name, "held": reason }));
+        return false;
+    }
     if let Some(reason) = &entry.held {
         out(super::outbox::reason_lines(reason, "  "));
         return false;
@@ -235,28 +244,9 @@ fn preview(
         out(String::from_utf8_lossy(bytes));
         return true;
     }
-    let of = |key: &str| match entry.summary.get(key) {
-        Some(Value::String(text)) => show::clean(text),
-        Some(Value::Array(list)) => list
-            .iter()
-            .filter_map(Value::as_str)
-            .map(show::clean)
-            .collect::<Vec<_>>()
-            .join(", "),
-        _ => String::new(),
-    };
-    for key in ["account", "from", "to", "cc", "bcc", "subject"] {
-        let value = of(key);
-        if !value.is_empty() {
-            out(format_args!("{key:<8} {value}"));
-        }
-    }
-    for attachment in left_out {
-        out(format_args!("attach   {}", show::clean(attachment)));
-    }
     let account = setup.settings.accounts.get(&spec.account);
     let signature = account.and_then(|account| account.signature.as_deref());
-    match setup.templates.render(
+    let rendered = setup.templates.render(
         &spec.template,
         sample,
         crate::template::RenderOptions {
@@ -264,9 +254,21 @@ fn preview(
             subject: entry.summary["subject"].as_str(),
             ..Default::default()
         },
-    ) {
+    );
+    if args.json {
+        let (text, html) = match &rendered {
+            Ok(rendered) => (Some(&rendered.text), rendered.html.as_ref()),
+            Err(_) => (None, None),
+        };
+        out(json!({ "name": name, "mail": entry.summary, "attach": left_out, "text": text, "html": html }));
+    } else {
+        heading(&entry.summary, left_out);
+    }
+    match rendered {
         Ok(rendered) => {
-            out(format_args!("\n{}", rendered.text.trim_end()));
+            if !args.json {
+                out(format_args!("\n{}", rendered.text.trim_end()));
+            }
             if let (Some(folder), Some(html)) = (&args.html, &rendered.html) {
                 let path = folder.join(format!("{name}.html"));
                 let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, html));
@@ -282,5 +284,27 @@ fn preview(
             tell(format_args!("error: {error}"));
             false
         }
+    }
+}
+
+/// Addresses, subject and attachments of a mail.
+fn heading(summary: &Value, left_out: &[String]) {
+    for key in ["account", "from", "to", "cc", "bcc", "subject"] {
+        let value = match summary.get(key) {
+            Some(Value::String(text)) => show::clean(text),
+            Some(Value::Array(list)) => list
+                .iter()
+                .filter_map(Value::as_str)
+                .map(show::clean)
+                .collect::<Vec<_>>()
+                .join(", "),
+            _ => String::new(),
+        };
+        if !value.is_empty() {
+            out(format_args!("{key:<8} {value}"));
+        }
+    }
+    for attachment in left_out {
+        out(format_args!("attach   {}", show::clean(attachment)));
     }
 }

@@ -5,7 +5,7 @@ use crate::action::email::{self, Composing, MailSpec, RecipientSpec};
 use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, OAuth2, Settings, Tls, Transport};
 use crate::delivery::perform::account_case;
-use crate::entry::Body;
+use crate::entry::{Body, Reason};
 use crate::mail::address::{Address, Mailbox};
 use crate::oauth::keeper::Keeper;
 use crate::rule::load::{self, Setup};
@@ -40,6 +40,9 @@ pub struct Args {
     /// Record the session in this file, secrets masked
     #[arg(long, value_name = "FILE")]
     transcript: Option<PathBuf>,
+    /// What came of it as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Does it. Nothing is kept in the outbox: what happens is shown here and now.
@@ -64,7 +67,7 @@ pub async fn run(global: &Global, args: Args) -> Exit {
         tell(format_args!("error: there is no account `{}`", spec.account));
         return Exit::Usage;
     };
-    match deliver(setup, account, spec, args.transcript).await {
+    match deliver(setup, account, spec, args.transcript, args.json).await {
         Ok(exit) => exit,
         Err(why) => {
             tell(format_args!("error: {why}"));
@@ -149,6 +152,7 @@ async fn deliver(
     account: Account,
     spec: MailSpec,
     transcript: Option<PathBuf>,
+    as_json: bool,
 ) -> Result<Exit, String> {
     let Setup {
         settings, templates, ..
@@ -241,7 +245,13 @@ async fn deliver(
             .await
             .map_err(|error| error.to_string())?;
     }
-    Ok(told(outcome, &name))
+    let told = Told::of(outcome);
+    if as_json {
+        out(told.to_json(&name));
+    } else {
+        told.show(&name);
+    }
+    Ok(told.exit)
 }
 
 /// Where the message goes, and who says so there.
@@ -273,46 +283,83 @@ fn handing_over(sender: &Sender, from: &Address) -> String {
     format!("handing it over to {to}, {who} (account `{}`)", account.name)
 }
 
-fn told(outcome: Outcome, account: &str) -> Exit {
-    let (headline, reason, exit) = match outcome {
-        Outcome::Answered {
-            accepted: Some(reply),
-            refused,
-            later,
-            ..
-        } => {
-            out(format_args!("accepted: {reply}"));
-            for (address, reason) in refused.iter().chain(&later) {
-                out(format_args!("refused for {address}:"));
-                out(outbox::reason_lines(reason, "  "));
+/// What came of it: a headline, what the server said of single recipients, why, and the exit code.
+struct Told {
+    headline: &'static str,
+    reply: Option<String>,
+    refused: Vec<(Address, Reason)>,
+    reason: Option<Reason>,
+    exit: Exit,
+}
+
+impl Told {
+    fn of(outcome: Outcome) -> Told {
+        let because = |headline, reason, exit| Told {
+            headline,
+            reply: None,
+            refused: Vec::new(),
+            reason: Some(reason),
+            exit,
+        };
+        match outcome {
+            Outcome::Answered {
+                accepted,
+                mut refused,
+                later,
+                ..
+            } => {
+                refused.extend(later);
+                Told {
+                    headline: if accepted.is_some() { "accepted" } else { "refused" },
+                    exit: if refused.is_empty() {
+                        Exit::Done
+                    } else {
+                        Exit::BadInput
+                    },
+                    reply: accepted,
+                    refused,
+                    reason: None,
+                }
             }
-            return if refused.is_empty() && later.is_empty() {
-                Exit::Done
-            } else {
-                Exit::BadInput
-            };
-        }
-        Outcome::Answered {
-            accepted: None,
-            refused,
-            later,
-            ..
-        } => {
-            for (address, reason) in refused.iter().chain(&later) {
-                out(format_args!("refused for {address}:"));
-                out(outbox::reason_lines(reason, "  "));
+            Outcome::Later { reason, .. } => because("not now", reason, Exit::TryLater),
+            Outcome::Grant(reason) => because("nobody is signed in as it needs", reason, Exit::Credential),
+            Outcome::Account(reason) => {
+                because("the mail server refuses the account", reason, Exit::Credential)
             }
-            return Exit::BadInput;
+            Outcome::Mail { reason, .. } => {
+                because("the server refused this mail", reason, Exit::Unavailable)
+            }
+            Outcome::Never(reason) => {
+                because("the server refused this mail for good", reason, Exit::BadInput)
+            }
+            Outcome::Unknown(reason) => because("sent or not, nobody can say", reason, Exit::TryLater),
+            Outcome::NotSent(why) => because("not sent", Reason::new(why), Exit::TryLater),
         }
-        Outcome::Later { reason, .. } => ("not now", reason, Exit::TryLater),
-        Outcome::Grant(reason) => ("nobody is signed in as it needs", reason, Exit::Credential),
-        Outcome::Account(reason) => ("the mail server refuses the account", reason, Exit::Credential),
-        Outcome::Mail { reason, .. } => ("the server refused this mail", reason, Exit::Unavailable),
-        Outcome::Never(reason) => ("the server refused this mail for good", reason, Exit::BadInput),
-        Outcome::Unknown(reason) => ("sent or not, nobody can say", reason, Exit::TryLater),
-        Outcome::NotSent(why) => ("not sent", crate::entry::Reason::new(why), Exit::TryLater),
-    };
-    out(format_args!("{headline} (account `{account}`)"));
-    out(outbox::reason_lines(&reason, "  "));
-    exit
+    }
+
+    fn show(&self, account: &str) {
+        match &self.reply {
+            Some(reply) => out(format_args!("accepted: {reply}")),
+            None => out(format_args!("{} (account `{account}`)", self.headline)),
+        }
+        for (address, reason) in &self.refused {
+            out(format_args!("refused for {address}:"));
+            out(outbox::reason_lines(reason, "  "));
+        }
+        if let Some(reason) = &self.reason {
+            out(outbox::reason_lines(reason, "  "));
+        }
+    }
+
+    fn to_json(&self, account: &str) -> serde_json::Value {
+        let refused: Vec<_> = self
+            .refused
+            .iter()
+            .map(|(address, reason)| json!({ "address": address, "reason": reason }))
+            .collect();
+        json!({
+            "account": account, "outcome": self.headline, "reply": self.reply, "refused": refused,
+            "reason": self.reason,
+        })
+    }
 }

@@ -1,8 +1,8 @@
 //! Cases: troubles, opened once and closed when mended.
 
+use super::journal;
 use super::rows::{self, change, collect, first, to_json};
 use super::writer::Tx;
-use super::{journal, outbox};
 use crate::event::{Kind, NewEvent};
 use crate::store::{Case, NewCase, StoreError};
 use jiff::Timestamp;
@@ -70,14 +70,13 @@ fn told(case: &NewCase) -> String {
     }
 }
 
-/// Closes a case; false if none was open. What waited for it is due now.
+/// Closes a case; false if none was open.
 pub(in crate::store) fn close(tx: &Tx<'_>, key: &str, now: Timestamp) -> Result<bool, StoreError> {
     let closed = change(
         tx.connection,
         "UPDATE trouble SET closed = $1 WHERE key = $2 AND closed IS NULL",
         &[&now.as_microsecond(), &key],
     )?;
-    outbox::hasten(tx, key, now)?;
     Ok(closed > 0)
 }
 
