@@ -51,3 +51,4 @@ pub mod suggest;
 pub mod task;
 pub mod template;
 pub mod transport;
+pub mod visible;
