@@ -47,6 +47,8 @@ pub mod sandbox;
 pub mod sender;
 pub mod source;
 pub mod store;
+pub mod suggest;
 pub mod task;
 pub mod template;
 pub mod transport;
+pub mod visible;

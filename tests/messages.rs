@@ -199,7 +199,7 @@ proptest! {
                 .chars()
                 .filter(|c| *c != '\r')
                 .map(|c| {
-                    let hidden = c.is_control() && c != '\n' && c != '\t' || tidings::mail::header::is_override(c);
+                    let hidden = c.is_control() && c != '\n' && c != '\t' || tidings::visible::is_override(c);
                     if hidden { '\u{FFFD}' } else { c }
                 })
                 .collect();

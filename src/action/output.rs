@@ -3,6 +3,7 @@
 //! A log that is cut says so in a line of its own, with how much is left out, and goes on with the
 //! last part: what a failed command said last is what people look for.
 
+use crate::visible::turns;
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -239,7 +240,7 @@ pub fn plain(text: &str) -> String {
             }
             '\n' | '\t' => out.push(c),
             // Marks that turn the direction of text can make it read as something else.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' => {
+            c if turns(c) => {
                 out.extend(c.escape_unicode());
             }
             c if c.is_control() => {

@@ -1,6 +1,6 @@
 //! How things are shown to people: columns, times, sizes, and text that cannot play with a terminal.
 
-use crate::mail::header::is_disguise;
+use crate::visible::is_disguise;
 use jiff::{SignedDuration, Timestamp, Unit};
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ pub fn clean(text: &str) -> String {
     for character in text.chars() {
         match character {
             '\n' | '\r' | '\t' => out.push(' '),
-            c if c.is_control() || is_disguise(c) || matches!(c, '\u{2028}' | '\u{2029}') => {
+            c if c.is_control() || is_disguise(c) => {
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
             }
             c => out.push(c),

@@ -1,5 +1,6 @@
 //! Problems in a person's files: where, what, what to do; the line shown with a caret.
 
+use crate::visible::is_hidden;
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -260,11 +261,7 @@ pub fn visible(text: &str) -> String {
 fn show(out: &mut String, character: char) {
     match character {
         '\t' => out.push_str("    "),
-        '\u{61c}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{feff}' => {
+        c if is_hidden(c) => {
             let _ = write!(out, "{}", character.escape_unicode());
         }
         _ if character.is_control() => {

@@ -1,8 +1,8 @@
 //! Files of a setup: read within limits, as a tree, with the places that later complaints need.
 
 use crate::config::diagnostic::{Place, Problem};
-use crate::config::suggest;
 use crate::config::yaml::{self, Node, Value};
+use crate::suggest;
 use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;

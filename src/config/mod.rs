@@ -15,7 +15,7 @@
 //! | [`check`] | raw settings become [`settings`] |
 //! | [`preset`] | what we know of Microsoft 365 and Google |
 //! | [`secret`] | where secrets come from |
-//! | [`diagnostic`], [`suggest`], [`quantity`] | problems, "did you mean", sizes and times |
+//! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
 pub mod check;
 pub mod diagnostic;
@@ -27,5 +27,4 @@ pub mod schema;
 pub mod secret;
 pub mod settings;
 pub mod shape;
-pub mod suggest;
 pub mod yaml;

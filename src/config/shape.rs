@@ -10,8 +10,9 @@
 
 use crate::config::diagnostic::Problem;
 use crate::config::document::Document;
+use crate::config::quantity;
 use crate::config::yaml::{Node, Value};
-use crate::config::{quantity, suggest};
+use crate::suggest;
 use serde_json::Value as Json;
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Attachments: a name that is safe to show, and a media type that does not lie dangerously.
 
 use crate::event::shown;
-use crate::mail::header::is_disguise;
+use crate::visible::is_disguise;
 use std::ffi::OsStr;
 
 /// What a file is when nobody may be led to open it.
@@ -20,7 +20,7 @@ pub fn safe_name(name: &OsStr) -> String {
             // The pictures of control characters stand in the same order as they do.
             '\0'..='\u{1F}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{FFFD}'),
             '\u{7F}' => '\u{2421}',
-            c if c.is_control() || is_disguise(c) || matches!(c, '\u{2028}' | '\u{2029}') => '\u{FFFD}',
+            c if c.is_control() || is_disguise(c) => '\u{FFFD}',
             c => c,
         })
         .collect();

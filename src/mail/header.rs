@@ -8,6 +8,7 @@
 //! lettre writes headers as well, but panics on a line end in a display name and passes `=?..?=` through.
 
 use crate::mail::address::{Address, Mailbox};
+use crate::visible::is_disguise;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
@@ -93,21 +94,6 @@ pub fn one_line(text: &str, longest: usize) -> String {
         out.push('…');
     }
     out.into_iter().collect()
-}
-
-/// Characters that show text in another order than it has, or hide: bidirectional marks, overrides, embeddings and
-/// isolates, zero-width space and joiner, the byte order mark. The joiners of scripts and emoji are none.
-pub fn is_disguise(c: char) -> bool {
-    is_override(c)
-        || matches!(
-            c,
-            '\u{061C}' | '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{2060}'..='\u{2065}' | '\u{FEFF}'
-        )
-}
-
-/// Characters that turn the direction of text around.
-pub fn is_override(c: char) -> bool {
-    matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// May stand in a header as it is.

@@ -12,7 +12,8 @@
 //! gives the same bytes. An attachment is never whole in memory.
 
 use crate::mail::address::Mailbox;
-use crate::mail::header::{self, is_override};
+use crate::mail::header;
+use crate::visible::is_override;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;

@@ -9,6 +9,7 @@
 //! [`REPLY_MAX`] bytes, and nothing in a reply can move a terminal's cursor, open a second log line
 //! or turn the reading direction. Pure: bytes in, replies out.
 
+use crate::visible::is_hidden;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
@@ -181,7 +182,7 @@ pub fn visible(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if hidden(c) {
+            if c.is_control() || is_hidden(c) {
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
             } else {
                 out.push(c);
@@ -192,13 +193,6 @@ pub fn visible(bytes: &[u8]) -> String {
         }
     }
     out
-}
-
-fn hidden(c: char) -> bool {
-    let invisible = matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    c.is_control() || invisible
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use crate::advice::{Advice, Class, Provider, Stage, Symptom, advise};
 use crate::entry::Reason;
+use crate::visible::is_hidden;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
@@ -239,9 +240,7 @@ pub fn shown(text: &str) -> String {
             out.push('…');
             break;
         }
-        let hidden = c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if hidden {
+        if c.is_control() || is_hidden(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);

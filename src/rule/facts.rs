@@ -17,6 +17,7 @@ use crate::event::{Event, FileRef, Kind};
 use crate::rule::index::Branch;
 use crate::rule::{Rule, Trigger};
 use crate::source::job::JobReport;
+use crate::suggest;
 use jiff::{Timestamp, Zoned};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -217,7 +218,7 @@ impl Vocabulary {
         });
         known.sort_unstable();
         known.dedup();
-        let hint = match (part, nearest(root, &known)) {
+        let hint = match (part, suggest::nearest(root, known.iter().copied())) {
             (Some(part), _) => format!("did you mean `{part}`?"),
             (None, Some(near)) => format!("did you mean `{near}`?"),
             (None, None) => format!("there are `{}`", known.join("`, `")),
@@ -363,41 +364,6 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     Value::Object(facts)
 }
 
-/// The nearest of `known` to a mistyped `word`, if one is near.
-pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let word = word.to_lowercase();
-    let limit = word.chars().count().div_ceil(3);
-    known
-        .iter()
-        .map(|&candidate| (distance(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Letters to insert, drop, replace or swap with their neighbour to get from one to the other.
-fn distance(from: &str, to: &str) -> usize {
-    // Names are short; what is longer is no slip of a name, and shall cost nothing.
-    let from: Vec<char> = from.chars().take(40).collect();
-    let to: Vec<char> = to.chars().take(40).collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in to.iter().enumerate() {
-            let mut best = (last[j] + usize::from(a != b))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
-                best = best.min(before[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[to.len()]
-}
-
 /// Steps from `value`, which is `path[0]`, down the rest of `path`.
 fn follow(mut value: &Value, path: &[String]) -> Result<(), Unknown> {
     for (depth, part) in path.iter().enumerate().skip(1) {
@@ -407,7 +373,7 @@ fn follow(mut value: &Value, path: &[String]) -> Result<(), Unknown> {
                 Some(value) => value,
                 None => {
                     let known: Vec<&str> = map.keys().map(String::as_str).collect();
-                    let hint = match nearest(part, &known) {
+                    let hint = match suggest::nearest(part, known.iter().copied()) {
                         Some(near) => format!("did you mean `{so_far}.{near}`?"),
                         None if known.is_empty() => format!("`{so_far}` is empty"),
                         None => format!("`{so_far}` has `{}`", known.join("`, `")),

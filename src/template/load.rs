@@ -1,8 +1,9 @@
 //! From files to templates: what is shipped, then the setup's own, all problems at once.
 
+use crate::suggest;
 use crate::template::engine::{self, Fault, Parsed, place_of};
 use crate::template::set::{MAIL, Mail, Part, Piece, Set};
-use crate::template::variables::{self, Found, closest};
+use crate::template::variables::{self, Found};
 use crate::template::{MAX_OUTPUT, TemplateProblem, Text, Use};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -434,7 +435,7 @@ fn compile_mail(
             let fault = Fault::new(*offset, format!("there is no partial `{name}`"));
             let suffix = if form == Form::Html { "html" } else { "txt" };
             problems.push(source.body_problem(
-                match closest(name, partial_files.keys().map(String::as_str)) {
+                match suggest::nearest(name, partial_files.keys().map(String::as_str)) {
                     Some(near) => fault.hint(format!("did you mean `{near}`?")),
                     None => fault.hint(format!("it would be templates/partials/{name}.{suffix}.hbs")),
                 },

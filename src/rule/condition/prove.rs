@@ -7,7 +7,8 @@
 
 use super::words::{compare_hint, describe, differ, has_null, is_of_type, kind};
 use super::{Bindings, ConditionError, DEPTH, context, evaluate, functions};
-use crate::rule::facts::{Sample, Vocabulary, nearest};
+use crate::rule::facts::{Sample, Vocabulary};
+use crate::suggest::nearest;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use cel::{Context, ExecutionError, Program, Value};
 
@@ -205,7 +206,7 @@ impl<'a> Walk<'a> {
             "lower" | "tolower" | "tolowercase" | "lowercase" => Some("lowerAscii"),
             "upper" | "toupper" | "touppercase" | "uppercase" => Some("upperAscii"),
             "test" | "regex" | "match" => Some("matches"),
-            _ => nearest(name, &functions::NAMES).or_else(|| nearest(name, &functions::MACROS)),
+            _ => nearest(name, functions::NAMES).or_else(|| nearest(name, functions::MACROS)),
         };
         let error = ConditionError::at(at, format!("unknown function `{name}`"));
         Err(match meant {

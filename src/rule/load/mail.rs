@@ -5,10 +5,10 @@ use crate::config::check::address_hint;
 use crate::config::document::At;
 use crate::config::raw::{Many, Template, rules as raw};
 use crate::config::settings::Account;
-use crate::config::suggest;
 use crate::mail::address::{Address, Mailbox};
 use crate::rule::load::words::Words;
 use crate::rule::load::{Loader, known_template};
+use crate::suggest;
 
 /// How big attachments may be together: below what Exchange Online and Gmail take.
 const MAX_SIZE: u64 = 20_000_000;

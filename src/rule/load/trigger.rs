@@ -3,7 +3,6 @@
 use crate::config::check::plain;
 use crate::config::document::At;
 use crate::config::raw::rules as raw;
-use crate::config::suggest;
 use crate::rule::Trigger;
 use crate::rule::facts::TriggerWord;
 use crate::rule::load::Loader;
@@ -11,6 +10,7 @@ use crate::rule::load::sample::sample_name;
 use crate::rule::load::words::Words;
 use crate::source::schedule::{Missed, Schedule, ScheduleSpec};
 use crate::source::{Existing, Identity, Settle, Wanted, Watch};
+use crate::suggest;
 use crate::template::Text;
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use serde_json::Value;

@@ -81,4 +81,13 @@ mod tests {
             assert_eq!(nearest(typed, known), meant, "{typed}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn distance_is_zero_for_the_same_and_the_same_both_ways(a in ".{0,12}", b in ".{0,12}") {
+            let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+            proptest::prop_assert_eq!(distance(&a, &a), 0);
+            proptest::prop_assert_eq!(distance(&a, &b), distance(&b, &a));
+        }
+    }
 }
