@@ -10,7 +10,7 @@
 
 pub mod notify;
 
-use crate::action::work;
+use crate::action::{output, work};
 use crate::app::notify::Supervisor;
 use crate::clock::Clock;
 use crate::config::diagnostic::Problem;
@@ -255,7 +255,7 @@ impl App {
         tasks.spawn("delivery", delivery.run(noticing.clone()));
         tasks.spawn(
             "housekeeping",
-            housekeeping(store.clone(), settings.clone(), noticing.clone()),
+            housekeeping(store.clone(), rules_plan.subscribe(), noticing.clone()),
         );
         let forgetting = files_handle.clone();
         tasks.spawn("forgetting", async move {
@@ -342,7 +342,7 @@ impl App {
                 break;
             }
         }
-        self.store.purge(self.settings.outbox.keep).await?;
+        forget(&self.store, &self.settings).await;
         self.delivery_plan.borrow().clone().senders.close().await;
         self.keeper.quiet().await;
         let after = self.store.counts().await?;
@@ -549,8 +549,23 @@ async fn pick_up_reports(settings: &Settings, store: &Store) {
     }
 }
 
-/// What is to be done now and then, whatever happens.
-async fn housekeeping(store: Store, settings: Settings, stop: CancellationToken) {
+/// Forgets what is older than the settings keep: entries, events, and the logs of jobs.
+async fn forget(store: &Store, settings: &Settings) {
+    let keep = settings.outbox.keep;
+    match store.purge(keep).await {
+        Ok(purged) => tracing::debug!(?purged, "purged"),
+        Err(error) => tracing::error!(%error, "cannot purge"),
+    }
+    let logs = settings.state.join("jobs");
+    match tokio::task::spawn_blocking(move || output::purge_logs(&logs, keep)).await {
+        Ok(Ok(count)) => tracing::debug!(count, "logs of jobs removed"),
+        Ok(Err(error)) => tracing::error!(%error, "cannot remove old logs of jobs"),
+        Err(error) => tracing::error!(%error, "cannot remove old logs of jobs"),
+    }
+}
+
+/// What is to be done now and then, whatever happens, by the settings of the plan in force.
+async fn housekeeping(store: Store, plan: watch::Receiver<Arc<dispatch::Plan>>, stop: CancellationToken) {
     let (mut purge, mut rescue, mut pick_up) = (
         tokio::time::interval(PURGE),
         tokio::time::interval(RESCUE),
@@ -559,16 +574,19 @@ async fn housekeeping(store: Store, settings: Settings, stop: CancellationToken)
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = purge.tick() => match store.purge(settings.outbox.keep).await {
-                Ok(purged) => tracing::debug!(?purged, "purged"),
-                Err(error) => tracing::error!(%error, "cannot purge"),
-            },
+            _ = purge.tick() => {
+                let plan = Arc::clone(&plan.borrow());
+                forget(&store, &plan.settings).await;
+            }
             _ = rescue.tick() => match store.rescue(work::lost).await {
                 Ok(recovery) if !recovery.is_empty() => tracing::warn!(?recovery, "leases ran out"),
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "cannot look for leases that ran out"),
             },
-            _ = pick_up.tick() => pick_up_reports(&settings, &store).await,
+            _ = pick_up.tick() => {
+                let plan = Arc::clone(&plan.borrow());
+                pick_up_reports(&plan.settings, &store).await;
+            }
         }
     }
 }
