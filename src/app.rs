@@ -27,8 +27,8 @@ use crate::rule::{Rule, Trigger};
 use crate::sender::{SenderError, Senders};
 use crate::source::file::status::{self, Mode, WatchStatus};
 use crate::source::file::{FileSource, Handle as FilesHandle};
-use crate::source::job;
 use crate::source::schedule::{Handle as SchedulesHandle, Schedule, ScheduleSource};
+use crate::source::{Watch, job};
 use crate::store::lock::{Lock, LockError};
 use crate::store::{Store, StoreError};
 use crate::task::{TaskError, Tasks};
@@ -166,6 +166,7 @@ impl App {
             settings.clone(),
             templates,
             rules.clone(),
+            &watches,
         )));
         let (delivery_plan, delivery_seen) = watch::channel(Arc::new(plan_of(&settings, &rules, senders)));
 
@@ -404,8 +405,13 @@ fn rules_plan_of(
     settings: Settings,
     templates: crate::template::Templates,
     rules: Vec<Rule>,
+    watches: &[Watch],
 ) -> dispatch::Plan {
     dispatch::Plan {
+        watches: watches
+            .iter()
+            .map(|watch| (watch.id.clone(), watch.root.clone()))
+            .collect(),
         rules: Rules::new(rules),
         settings,
         templates,
@@ -484,8 +490,12 @@ impl Reloading<'_> {
         self.schedules.replace(schedules_of(&rules));
         self.delivery_plan
             .send_replace(Arc::new(plan_of(&settings, &rules, senders)));
-        self.rules_plan
-            .send_replace(Arc::new(rules_plan_of(settings.clone(), templates, rules)));
+        self.rules_plan.send_replace(Arc::new(rules_plan_of(
+            settings.clone(),
+            templates,
+            rules,
+            &watches,
+        )));
         self.files.replace(watches);
         Ok((settings, keeper))
     }

@@ -17,11 +17,11 @@ use crate::action::{Work, work};
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::entry::{Body, Kind, NewEntry, OnUnknown, Reason};
-use crate::event::{Event, EventId};
+use crate::event::{self, Event, EventId};
 use crate::mail::header::one_line;
 use crate::pulse::Pulse;
 use crate::rule::facts::{self, Surroundings};
-use crate::rule::index::{Branch, Rules, Why};
+use crate::rule::index::{Branch, Match, Rules, Why};
 use crate::rule::{Outcome, Rule};
 use crate::sender;
 use crate::store::{Admission, RuleVerdict, Store, StoreError};
@@ -51,6 +51,35 @@ pub struct Plan {
     pub templates: Templates,
     /// This machine's name, for facts.
     pub host: String,
+    /// Ids and roots of the watches the rules know.
+    pub watches: Vec<(String, PathBuf)>,
+}
+
+impl Plan {
+    /// The rules an event concerns. A file that was recorded under a watch which the setup no longer has, since
+    /// it was changed meanwhile, is asked about under the watches of the same folder there are now: what was
+    /// recorded is not lost by a reload or a restart.
+    fn find(&self, event: &Event) -> Vec<Match> {
+        let source = &event.happening.source;
+        let Some(file) = &event.happening.file else {
+            return self.rules.find(event);
+        };
+        if event.happening.kind != event::Kind::FileArrives || self.watches.iter().any(|(id, _)| id == source)
+        {
+            return self.rules.find(event);
+        }
+        let mut found: Vec<Match> = Vec::new();
+        for (id, _) in self.watches.iter().filter(|(_, root)| *root == file.root) {
+            let mut moved = event.clone();
+            moved.happening.source.clone_from(id);
+            for each in self.rules.find(&moved) {
+                if found.iter().all(|known| known.rule.name != each.rule.name) {
+                    found.push(each);
+                }
+            }
+        }
+        found
+    }
 }
 
 /// The task.
@@ -165,7 +194,7 @@ fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) ->
         entries: Vec::new(),
         verdicts: Vec::new(),
     };
-    for found in plan.rules.find(event) {
+    for found in plan.find(event) {
         let asked = Asked {
             event,
             rule: &found.rule,

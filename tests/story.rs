@@ -11,7 +11,10 @@ mod common;
 use common::{Site, json_lines, text};
 use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt as _;
+use tidings::clock::Clock;
+use tidings::event::{FileRef, Kind, NewEvent};
 use tidings::sandbox::smtp::{Act, At, Faults, Settings};
+use tidings::store::{Batch, Store};
 
 const EACH_FILE: &str = r#"
 rules:
@@ -417,4 +420,40 @@ async fn a_watched_folder_that_vanishes_is_a_trouble_until_it_is_back_and_mails_
     site.drop_file("drop/b.txt", b"b");
     let mails = site.mails(2).await;
     assert_eq!(mails[1].attachments[0].0, "b.txt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_recorded_before_the_setup_changed_is_mailed_by_the_rules_there_are_now() {
+    let rule = EACH_FILE.replace(", attach: \"{{file.path}}\"", "");
+    let site = Site::new(&rule).await;
+    site.ok(&["run", "--once"]);
+    // A folder's watch has another name once its `settle` is another: this event bears the name of before.
+    let store = Store::open(&site.path("state/tidings.db"), Clock::system())
+        .await
+        .unwrap();
+    let file = FileRef {
+        root: site.path("drop"),
+        relative: "a.txt".into(),
+        size: 1,
+        mtime_ns: 1,
+    };
+    let event = NewEvent {
+        key: "recorded before".into(),
+        kind: Kind::FileArrives,
+        source: "the name of before".into(),
+        subject: "a.txt".into(),
+        time: jiff::Timestamp::now(),
+        facts: serde_json::Map::from_iter([("file".to_owned(), file.facts())]),
+        file: Some(file),
+        origin: None,
+    };
+    let events = vec![event];
+    let batch = Batch {
+        events,
+        ..Batch::default()
+    };
+    store.record(batch).await.unwrap();
+    drop(store);
+    assert_eq!(site.run(&["run", "--once"]).status.code(), Some(0));
+    assert_eq!(site.mails(1).await[0].subject, "New file: a.txt");
 }
