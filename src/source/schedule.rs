@@ -566,6 +566,7 @@ impl Schedule {
             facts: Map::from_iter([("schedule".to_owned(), schedule)]),
             file: None,
             origin: None,
+            case: None,
         }
     }
 }
