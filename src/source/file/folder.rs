@@ -31,6 +31,7 @@ use crate::source::settle::LOOK;
 use crate::source::wanted::Wants;
 use crate::source::watch::{Hint, Watcher};
 use crate::store::{Store, StoreError};
+use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,6 +131,8 @@ pub struct Folder {
     stop: Arc<AtomicBool>,
     scanning: bool,
     reading: bool,
+    /// When the whole scan that runs began.
+    scan_began: Option<Timestamp>,
     wanted_scan: bool,
     next_scan: Duration,
     next_check: Duration,
@@ -173,6 +176,7 @@ impl Folder {
             skipped: 0,
             unreadable: 0,
             last_scan: None,
+            scan_began: None,
             scan_ms: 0,
             last_event: None,
             folder: None,
@@ -202,6 +206,7 @@ impl Folder {
             stop: Arc::default(),
             scanning: false,
             reading: false,
+            scan_began: None,
             wanted_scan: true,
             next_scan: Duration::ZERO,
             next_check: Duration::ZERO,
