@@ -5,6 +5,14 @@ use crate::source::Existing;
 use crate::source::file::status::{WatchStatus, mark};
 use crate::source::file::sweep::lock;
 use crate::store::{Batch, SeenFile, StoreError, WatchMemory};
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+/// Whether one watch knows of something that happened to a file after what another knows: who takes over
+/// goes on counting arrivals.
+fn is_later(file: &SeenFile, known: &SeenFile) -> bool {
+    file.arrivals > known.arrivals || (file.arrivals == known.arrivals && file.gone && !known.gone)
+}
 
 impl Folder {
     /// Reads what the store knows of this watch, or of one that it replaces.
@@ -12,6 +20,7 @@ impl Folder {
         let known = self.store.watches().await?;
         let old = self.store.marks(&mark(&self.watch.id)).await?;
         let old = old.into_iter().find(|(key, _)| *key == mark(&self.watch.id));
+        let known_status = old.is_some();
         if let Some(old) = old.and_then(|(_, value)| serde_json::from_value::<WatchStatus>(value).ok()) {
             self.status.folder = old.folder;
             self.status.last_event = old.last_event;
@@ -19,46 +28,70 @@ impl Folder {
         let open = self.store.open_cases().await?;
         self.open = open.iter().any(|case| case.key == self.case);
         self.partly_open = open.iter().any(|case| case.key == self.partly_case());
-        if known
+        let mine = known
             .iter()
-            .any(|memory| memory.id == self.watch.id && memory.baseline)
-        {
-            let seen = self.store.seen(&self.watch.id).await?;
-            self.load(&seen);
-            return Ok(());
-        }
+            .any(|memory| memory.id == self.watch.id && memory.baseline);
+        // A watch that ran until now knows best itself. One that was taken out of the setup and is back
+        // does not know what came under the one that had its place.
+        let replaced = |memory: &&WatchMemory| !self.configured.contains(&memory.id);
+        let returns = mine && (self.comes_in || !known_status);
         let same_root = |memory: &&WatchMemory| {
             memory.baseline && memory.root == self.watch.root && memory.id != self.watch.id
         };
         // A second rule that asks for what lies there gets it. But where the setup of a watch was only
         // changed, it is not the first time that this folder is watched: mailing everything in it again
         // because somebody chose another settle time would be a storm.
-        let inherits = |memory: &&WatchMemory| {
-            self.watch.existing == Existing::Ignore || !self.configured.contains(&memory.id)
+        let inherits = |memory: &&WatchMemory| match mine {
+            true => returns && replaced(memory),
+            false => self.watch.existing == Existing::Ignore || replaced(memory),
         };
-        let elders: Vec<_> = known.iter().filter(same_root).filter(inherits).collect();
-        if elders.is_empty() {
+        let elders: Vec<_> = known
+            .iter()
+            .filter(same_root)
+            .filter(inherits)
+            .map(|memory| memory.id.clone())
+            .collect();
+        if !mine && elders.is_empty() {
             self.first = First::Due;
             return Ok(());
         }
-        for elder in elders {
-            let seen = self.store.seen(&elder.id).await?;
-            let mine = |file: &SeenFile| SeenFile {
-                watch: self.watch.id.clone(),
-                ..file.clone()
-            };
-            for some in seen.chunks(BATCH) {
-                let seen = some.iter().map(mine).collect();
-                self.store
-                    .record(Batch {
-                        seen,
-                        ..Batch::default()
-                    })
-                    .await?;
-            }
-            self.load(&seen);
+        let own = if mine {
+            self.store.seen(&self.watch.id).await?
+        } else {
+            Vec::new()
+        };
+        if elders.is_empty() {
+            self.load(&own);
+            return Ok(());
         }
-        self.record_baseline().await
+        let mut all: HashMap<PathBuf, SeenFile> = HashMap::new();
+        all.extend(own.into_iter().map(|file| (file.relative.clone(), file)));
+        let mut learned: HashSet<PathBuf> = HashSet::new();
+        for elder in elders {
+            for mut file in self.store.seen(&elder).await? {
+                if all.get(&file.relative).is_none_or(|known| is_later(&file, known)) {
+                    file.watch.clone_from(&self.watch.id);
+                    learned.insert(file.relative.clone());
+                    all.insert(file.relative.clone(), file);
+                }
+            }
+        }
+        let learned: Vec<_> = learned.iter().filter_map(|path| all.get(path)).cloned().collect();
+        for some in learned.chunks(BATCH) {
+            self.store
+                .record(Batch {
+                    seen: some.to_vec(),
+                    ..Batch::default()
+                })
+                .await?;
+        }
+        let all: Vec<_> = all.into_values().collect();
+        self.load(&all);
+        if mine {
+            Ok(())
+        } else {
+            self.record_baseline().await
+        }
     }
 
     fn load(&mut self, seen: &[SeenFile]) {
