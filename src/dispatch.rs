@@ -289,7 +289,11 @@ impl Asked<'_> {
 
     /// Deterministic, and different for everything a rule asks for on one event.
     fn key(&self, branch: &str, what: &str) -> String {
-        format!("{}/{}/{branch}/{what}", self.event.happening.key, self.rule.name)
+        format!(
+            "{}/{}/{branch}/{what}",
+            self.event.happening.asked(),
+            self.rule.name
+        )
     }
 
     fn mails(

@@ -123,6 +123,15 @@ impl Running {
         }
     }
 
+    /// Tells it of another watch of its folder that was taken out, when that one has written its last.
+    fn outlive(&self, left: Watch, ended: CancellationToken) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(PARTING, ended.cancelled()).await;
+            inbox.send(Input::Left(left)).await.is_ok()
+        });
+    }
+
     fn tell(&self, input: Input) {
         if self.inbox.try_send(input).is_err() {
             self.lost.store(true, Ordering::Release);
@@ -252,19 +261,22 @@ impl FileSource {
         tasks: &mut JoinSet<()>,
     ) {
         let ids = ids(&watches);
-        let mut leaving: Vec<(PathBuf, CancellationToken)> = Vec::new();
+        let mut leaving: Vec<(Watch, CancellationToken)> = Vec::new();
         running.retain(|id, folder| {
             let stays = watches
                 .iter()
                 .any(|watch| watch.id == *id && watch.root == folder.watch.root);
             if !stays {
-                leaving.push((folder.watch.root.clone(), folder.ended.clone()));
+                leaving.push((folder.watch.clone(), folder.ended.clone()));
             }
             stays
         });
         for watch in watches {
             if let Some(folder) = running.get_mut(&watch.id) {
                 folder.watch = watch.clone();
+                for (left, ended) in leaving.iter().filter(|(left, _)| left.root == watch.root) {
+                    folder.outlive(left.clone(), ended.clone());
+                }
                 folder.update(watch);
                 continue;
             }
@@ -281,7 +293,7 @@ impl FileSource {
             // before that is written would take the same file for another one.
             let elders: Vec<_> = leaving
                 .iter()
-                .filter(|(root, _)| *root == watch.root)
+                .filter(|(left, _)| left.root == watch.root)
                 .map(|(_, ended)| ended.clone())
                 .collect();
             let (waiting, told, at_end) = (pulse.clone(), lost.clone(), ended.clone().drop_guard());

@@ -15,6 +15,7 @@
 
 mod health;
 mod hear;
+mod inherit;
 mod looks;
 mod remember;
 mod scans;
@@ -81,6 +82,8 @@ pub enum Input {
     Rescan,
     /// The rules changed; id and root are the same.
     Update(Watch),
+    /// This watch of the same folder was taken out, and has ended.
+    Left(Watch),
 }
 
 /// What the store must still be told before files count as known.
@@ -111,6 +114,8 @@ pub struct Folder {
     once: bool,
     /// It was not there until a reload brought it.
     comes_in: bool,
+    /// Watches of the same folder that were taken out, and that nothing was done for yet.
+    left: Vec<Watch>,
 
     root: Option<Arc<Root>>,
     /// The root is another folder than the one the files were known in, and none of them was met yet.
@@ -191,6 +196,7 @@ impl Folder {
             unwatched,
             once,
             comes_in: false,
+            left: Vec::new(),
             root: None,
             doubtful: false,
             memory: Arc::default(),
@@ -355,6 +361,9 @@ impl Folder {
             && self.now() >= until
         {
             self.first = First::Done;
+        }
+        if let Err(error) = self.take_over().await {
+            self.complain(&error);
         }
         self.look_at_due().await;
         if let Some(root) = self.root.clone() {

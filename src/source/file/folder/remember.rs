@@ -1,18 +1,12 @@
 //! What a folder knows when it starts.
 
-use super::{BATCH, First, Folder};
+use super::inherit::{self, Estate};
+use super::{First, Folder};
 use crate::source::Existing;
 use crate::source::file::status::{WatchStatus, mark};
 use crate::source::file::sweep::lock;
 use crate::store::{Batch, SeenFile, StoreError, WatchMemory};
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-
-/// Whether one watch knows of something that happened to a file after what another knows: who takes over
-/// goes on counting arrivals.
-fn is_later(file: &SeenFile, known: &SeenFile) -> bool {
-    file.arrivals > known.arrivals || (file.arrivals == known.arrivals && file.gone && !known.gone)
-}
+use std::collections::HashSet;
 
 impl Folder {
     /// Reads what the store knows of this watch, or of one that it replaces.
@@ -42,15 +36,10 @@ impl Folder {
         // changed, it is not the first time that this folder is watched: mailing everything in it again
         // because somebody chose another settle time would be a storm.
         let inherits = |memory: &&WatchMemory| match mine {
-            true => returns && replaced(memory),
+            true => returns,
             false => self.watch.existing == Existing::Ignore || replaced(memory),
         };
-        let elders: Vec<_> = known
-            .iter()
-            .filter(same_root)
-            .filter(inherits)
-            .map(|memory| memory.id.clone())
-            .collect();
+        let elders: Vec<_> = known.iter().filter(same_root).filter(inherits).collect();
         if !mine && elders.is_empty() {
             self.first = First::Due;
             return Ok(());
@@ -60,32 +49,19 @@ impl Folder {
         } else {
             Vec::new()
         };
-        if elders.is_empty() {
-            self.load(&own);
-            return Ok(());
-        }
-        let mut all: HashMap<PathBuf, SeenFile> = HashMap::new();
-        all.extend(own.into_iter().map(|file| (file.relative.clone(), file)));
-        let mut learned: HashSet<PathBuf> = HashSet::new();
+        let mut estate = Estate::new(own);
         for elder in elders {
-            for mut file in self.store.seen(&elder).await? {
-                if all.get(&file.relative).is_none_or(|known| is_later(&file, known)) {
-                    file.watch.clone_from(&self.watch.id);
-                    learned.insert(file.relative.clone());
-                    all.insert(file.relative.clone(), file);
-                }
+            // What one that was replaced recorded is asked about here. One that goes on has rules of its own.
+            let open = match replaced(&elder) {
+                true => HashSet::new(),
+                false => inherit::open(&self.store, &self.watch.root).await?,
+            };
+            for file in self.store.seen(&elder.id).await? {
+                estate.take(&self.watch.id, file, &open);
             }
         }
-        let learned: Vec<_> = learned.iter().filter_map(|path| all.get(path)).cloned().collect();
-        for some in learned.chunks(BATCH) {
-            self.store
-                .record(Batch {
-                    seen: some.to_vec(),
-                    ..Batch::default()
-                })
-                .await?;
-        }
-        let all: Vec<_> = all.into_values().collect();
+        estate.record(&self.store).await?;
+        let all: Vec<_> = estate.all.into_values().collect();
         self.load(&all);
         if mine {
             Ok(())
