@@ -64,6 +64,7 @@ fn event() -> Event {
                 mtime_ns: 0,
             }),
             origin: None,
+            case: None,
         },
         recorded: Timestamp::UNIX_EPOCH,
         recovers: false,

@@ -154,7 +154,11 @@ impl Dispatcher {
             let (admissions, disk): (Vec<_>, Vec<_>) = prepared.into_iter().partition(Result::is_ok);
             let admissions: Vec<Admission> = admissions.into_iter().flatten().collect();
             for admission in &admissions {
-                tracing::debug!(event = %admission.event, entries = admission.entries.len(), "event dispatched");
+                tracing::debug!(
+                    event = admission.event.map(|event| event.0),
+                    entries = admission.entries.len(),
+                    "event dispatched"
+                );
             }
             let held: Vec<_> = admissions.iter().flat_map(held).collect();
             let admitted = self.store.admit(admissions).await?;
@@ -180,10 +184,13 @@ impl Dispatcher {
 
 /// For each entry of an admission, what the log says of it if it is held.
 fn held(admission: &Admission) -> impl Iterator<Item = Option<(EventId, String, String)>> {
-    let event = admission.event;
-    admission.entries.iter().map(move |entry| {
+    admission.entries.iter().map(|entry| {
         let reason = entry.held.as_ref()?;
-        Some((event, one_line(&entry.rule, 200), one_line(&reason.text, 500)))
+        Some((
+            entry.event?,
+            one_line(&entry.rule, 200),
+            one_line(&reason.text, 500),
+        ))
     })
 }
 
@@ -192,9 +199,10 @@ fn held(admission: &Admission) -> impl Iterator<Item = Option<(EventId, String, 
 /// The error is our own disk's; what was written until then is given up.
 fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) -> io::Result<Admission> {
     let mut made = Admission {
-        event: event.id,
+        event: Some(event.id),
         entries: Vec::new(),
         verdicts: Vec::new(),
+        ..Admission::default()
     };
     for found in plan.find(event) {
         let asked = Asked {
@@ -382,6 +390,8 @@ impl Asked<'_> {
                 on_unknown: OnUnknown::Hold,
                 due: self.now,
                 held: None,
+                answers: Vec::new(),
+                of_case: None,
             }),
             Err(error) => {
                 entries.push(self.unmade(Kind::Work, part, Reason::new(error.to_string())));
@@ -411,6 +421,8 @@ impl Asked<'_> {
             on_unknown: OnUnknown::Hold,
             due: self.now,
             held: Some(reason),
+            answers: Vec::new(),
+            of_case: None,
         }
     }
 }

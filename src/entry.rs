@@ -239,6 +239,10 @@ pub struct NewEntry {
     pub due: Timestamp,
     /// Admitted, but a person must mend this first.
     pub held: Option<Reason>,
+    /// Further events it answers: the other parts of a digest.
+    pub answers: Vec<EventId>,
+    /// It is only right while this case is open: what still waits is cancelled when the case is over.
+    pub of_case: Option<String>,
 }
 
 /// An entry as the outbox knows it; without effect and body, which only its performer reads.

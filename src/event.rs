@@ -25,39 +25,68 @@ impl std::fmt::Display for EventId {
 pub enum Kind {
     /// A file has settled in a watched folder.
     FileArrives,
+    /// A file that was known has settled with another content.
+    FileChanges,
+    /// A file that was known is gone, as a complete scan saw.
+    FileRemoved,
+    /// A file that was expected by a deadline has not come, or came late.
+    FileMissing,
+    /// Too many files, or too old ones, lie in a folder, or no longer do.
+    FolderBacklog,
     /// A calendar time came due.
     Schedule,
     /// A job, ours or reported, ended well.
     JobSucceeds,
     /// A job, ours or reported, ended badly: exit code, signal, time limit, or lost in a crash.
     JobFails,
+    /// A job that should have reported by a deadline has not, or did late.
+    JobMissing,
+    /// A job still runs after the time it should need, or has ended since.
+    JobRunsLong,
+    /// Somebody emitted an event of a type of his own.
+    Event,
     /// Something of ours needs a person: a watch, an account, a mail, a rule.
     Trouble,
 }
 
 impl Kind {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Kind; 12] = [
+        Kind::FileArrives,
+        Kind::FileChanges,
+        Kind::FileRemoved,
+        Kind::FileMissing,
+        Kind::FolderBacklog,
+        Kind::Schedule,
+        Kind::JobSucceeds,
+        Kind::JobFails,
+        Kind::JobMissing,
+        Kind::JobRunsLong,
+        Kind::Event,
+        Kind::Trouble,
+    ];
+
     /// The word for it in YAML, journal and output.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::FileArrives => "file_arrives",
+            Kind::FileChanges => "file_changes",
+            Kind::FileRemoved => "file_removed",
+            Kind::FileMissing => "file_missing",
+            Kind::FolderBacklog => "folder_backlog",
             Kind::Schedule => "schedule",
             Kind::JobSucceeds => "job_succeeds",
             Kind::JobFails => "job_fails",
+            Kind::JobMissing => "job_missing",
+            Kind::JobRunsLong => "job_runs_long",
+            Kind::Event => "event",
             Kind::Trouble => "trouble",
         }
     }
 
     /// Reads the word back; `None` for one a newer version wrote.
     pub fn parse(word: &str) -> Option<Kind> {
-        [
-            Kind::FileArrives,
-            Kind::Schedule,
-            Kind::JobSucceeds,
-            Kind::JobFails,
-            Kind::Trouble,
-        ]
-        .into_iter()
-        .find(|kind| kind.as_str() == word)
+        Kind::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
@@ -129,6 +158,45 @@ pub struct Origin {
     pub event: EventId,
 }
 
+/// What an event does to a case: an absence or a trouble that is opened once, told again while it is open,
+/// and closed when it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaseStep {
+    /// Which case. At most one of a key is open.
+    pub key: String,
+    /// Opens or closes it.
+    pub does: Does,
+    /// What is wrong, or what mended it; one sentence.
+    pub text: String,
+}
+
+/// Opens or closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Does {
+    /// It begins. Where the case is open already, the event is not recorded.
+    Opens,
+    /// It is over. Where the case is not open, the event is not recorded.
+    Closes,
+}
+
+impl Does {
+    /// The word for it in the store and in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Does::Opens => "opens",
+            Does::Closes => "closes",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Does> {
+        [Does::Opens, Does::Closes]
+            .into_iter()
+            .find(|does| does.as_str() == word)
+    }
+}
+
 /// A happening, not yet recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {
@@ -150,6 +218,8 @@ pub struct NewEvent {
     pub file: Option<FileRef>,
     /// The rule whose work this is the outcome of.
     pub origin: Option<Origin>,
+    /// The case it opens or closes.
+    pub case: Option<CaseStep>,
 }
 
 impl NewEvent {
@@ -176,6 +246,6 @@ pub struct Event {
     pub happening: NewEvent,
     /// When it was recorded.
     pub recorded: Timestamp,
-    /// The first success of this job after a failure. Only ever true for [`Kind::JobSucceeds`].
+    /// The end of something bad: the first success of a job after a failure, or a case closed.
     pub recovers: bool,
 }

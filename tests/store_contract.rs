@@ -21,10 +21,10 @@ use tidings::clock::Clock;
 use tidings::entry::{
     self, Body, Entry, EntryId, Fence, Leased, NewEntry, OnUnknown, Reason, Settlement, State, Verb,
 };
-use tidings::event::{EventId, FileRef, Kind, NewEvent};
+use tidings::event::{CaseStep, Does, Event, EventId, FileRef, Kind, NewEvent};
 use tidings::store::{
-    Admission, Also, Batch, EntryFilter, EventFilter, INLINE_LIMIT, NewCase, RuleVerdict, SeenFile, Store,
-    StoreError, WatchMemory,
+    Admission, Also, Batch, EntryFilter, EventFilter, GatherStep, Gathering, INLINE_LIMIT, NewCase, Recorded,
+    RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
 };
 
 type Opening = Pin<Box<dyn Future<Output = Result<Store, StoreError>> + Send>>;
@@ -105,6 +105,9 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     seen_files_are_kept_by_the_bytes_of_their_path
     a_file_we_took_away_is_gone_in_every_watch_above_it_but_not_in_a_newer_version
     a_case_is_opened_once_told_once_and_opened_again_after_it_closed
+    an_event_opens_its_case_once_and_closes_it_once
+    what_is_gathered_changes_with_its_admission_and_its_events_stay
+    what_is_only_right_while_a_case_is_open_is_cancelled_when_it_is_over
     a_grant_is_compared_and_set
     a_deleted_grant_never_gives_its_version_to_another
     marks_are_set_read_and_deleted_by_prefix
@@ -139,6 +142,7 @@ fn happened(key: &str, kind: Kind, subject: &str) -> NewEvent {
         facts: Map::new(),
         file: None,
         origin: None,
+        case: None,
     }
 }
 
@@ -166,6 +170,8 @@ fn mail(key: &str) -> NewEntry {
         on_unknown: OnUnknown::Resend,
         due: long_ago(),
         held: None,
+        answers: Vec::new(),
+        of_case: None,
     }
 }
 
@@ -325,9 +331,10 @@ async fn pending_events_come_in_order_until_they_are_admitted(place: Place) {
         ["a", "b"]
     );
     let admissions = pending.iter().map(|event| Admission {
-        event: event.id,
+        event: Some(event.id),
         entries: vec![],
         verdicts: vec![],
+        ..Admission::default()
     });
     store.admit(admissions.collect()).await.unwrap();
     let left = store.pending_events(9).await.unwrap();
@@ -355,9 +362,10 @@ async fn an_entry_key_is_admitted_once_and_the_event_is_dispatched(place: Place)
         ..mail(key)
     };
     let admission = Admission {
-        event,
+        event: Some(event),
         entries: vec![entry("a/1"), entry("a/2")],
         verdicts: vec![verdict("one", "fired")],
+        ..Admission::default()
     };
     let first = store.admit(vec![admission.clone()]).await.unwrap();
     assert!(first[0].iter().all(|admitted| admitted.fresh));
@@ -379,9 +387,10 @@ async fn verdicts_of_a_second_dispatch_replace_the_first(place: Place) {
         vec![verdict("two", "condition_false")],
     ] {
         let admission = Admission {
-            event,
+            event: Some(event),
             entries: vec![],
             verdicts,
+            ..Admission::default()
         };
         store.admit(vec![admission]).await.unwrap();
     }
@@ -887,9 +896,10 @@ async fn an_uncomposed_entry_is_removed_by_retry_and_its_event_dispatched_again(
         ..mail("a/1")
     };
     let admission = |entry: NewEntry| Admission {
-        event,
+        event: Some(event),
         entries: vec![entry],
         verdicts: vec![],
+        ..Admission::default()
     };
     let id = store.admit(vec![admission(entry.clone())]).await.unwrap()[0][0].id;
     let told = store.pending_events(9).await.unwrap();
@@ -920,9 +930,10 @@ async fn an_entry_held_from_the_start_is_a_trouble_until_it_is_cancelled_or_made
     };
     let admit = async |key: &str, event| {
         let admission = Admission {
-            event,
+            event: Some(event),
             entries: vec![held(key, event)],
             verdicts: vec![],
+            ..Admission::default()
         };
         store.admit(vec![admission]).await.unwrap()[0][0].id
     };
@@ -1042,9 +1053,10 @@ async fn lists_filter_and_page(place: Place) {
         ..mail(&format!("a/{n}"))
     });
     let admission = Admission {
-        event,
+        event: Some(event),
         entries: entries.chain([work("a/work")]).collect(),
         verdicts: vec![],
+        ..Admission::default()
     };
     store.admit(vec![admission]).await.unwrap();
     let keys = |entries: Vec<Entry>| entries.into_iter().map(|e| e.key).collect::<Vec<_>>();
@@ -1253,7 +1265,15 @@ async fn a_case_is_opened_once_told_once_and_opened_again_after_it_closed(place:
     assert!(store.open_cases().await.unwrap().is_empty());
     assert!(store.open_case(case("and again")).await.unwrap());
     let told = store.pending_events(9).await.unwrap();
-    assert_eq!(told.len(), 2);
+    assert_eq!(told.len(), 3, "opened, over, opened");
+    assert_eq!(open[0].event, Some(told[0].id));
+    assert!(!told[0].recovers && told[1].recovers);
+    let step = |event: &Event| event.happening.case.as_ref().map(|step| step.does);
+    assert_eq!(
+        told.iter().map(step).collect::<Vec<_>>(),
+        [Some(Does::Opens), Some(Does::Closes), Some(Does::Opens)]
+    );
+    assert!(told[1].happening.facts["trouble"]["ended"].is_string());
     assert_eq!(
         told[0].happening.key,
         format!("trouble:account:office:{}", open[0].number)
@@ -1268,6 +1288,124 @@ async fn a_case_is_opened_once_told_once_and_opened_again_after_it_closed(place:
     assert_eq!(facts["text"], json!("the sign-in ran out (AADSTS700082)"));
     assert_eq!(facts["steps"], json!(["tidings auth login office"]));
     assert_eq!(facts["since"], json!(told[0].happening.time.to_string()));
+}
+
+async fn put_one(store: &Store, event: NewEvent) -> Recorded {
+    store.record(events(vec![event])).await.unwrap().remove(0)
+}
+
+async fn an_event_opens_its_case_once_and_closes_it_once(place: Place) {
+    let store = place.open().await;
+    let step = |key: &str, does| NewEvent {
+        case: Some(CaseStep {
+            key: "file_missing:report:2026-03-02".to_owned(),
+            does,
+            text: "no report by 07:00".to_owned(),
+        }),
+        ..happened(key, Kind::FileMissing, "report-*.csv")
+    };
+    let closed = put_one(&store, step("too-early", Does::Closes)).await;
+    assert_eq!((closed.id.0, closed.fresh), (0, false));
+    let opened = put_one(&store, step("opened", Does::Opens)).await;
+    assert!(opened.fresh);
+    let again = put_one(&store, step("opened-too", Does::Opens)).await;
+    assert_eq!((again.id, again.fresh), (opened.id, false));
+    let case = store.open_cases().await.unwrap().remove(0);
+    assert_eq!(
+        (case.event, case.kind.as_str()),
+        (Some(opened.id), "file_missing")
+    );
+    assert_eq!(case.reason.text, "no report by 07:00");
+    assert!(put_one(&store, step("closed", Does::Closes)).await.fresh);
+    assert!(!put_one(&store, step("closed-too", Does::Closes)).await.fresh);
+    assert!(store.open_cases().await.unwrap().is_empty());
+    let again = put_one(&store, step("opened", Does::Opens)).await;
+    assert!(!again.fresh, "the same happening opens nothing anew");
+    assert!(store.open_cases().await.unwrap().is_empty());
+    let told = store.pending_events(9).await.unwrap();
+    assert_eq!(told.len(), 2);
+    assert!(!told[0].recovers && told[1].recovers);
+}
+
+async fn what_is_gathered_changes_with_its_admission_and_its_events_stay(place: Place) {
+    let store = place.open().await;
+    let one = record_one(&store, happened("one", Kind::FileArrives, "a")).await;
+    let two = record_one(&store, happened("two", Kind::FileArrives, "b")).await;
+    let due: Timestamp = "2026-01-01T06:00:00Z".parse().unwrap();
+    let put = |events: Vec<EventId>, count: u64| {
+        GatherStep::Put(
+            Gathering {
+                rule: "scans".to_owned(),
+                key: "group:a".to_owned(),
+                state: json!({ "count": count }),
+                due: Some(due),
+            },
+            events,
+        )
+    };
+    for (event, step) in [(one, put(vec![one], 1)), (two, put(vec![two], 2))] {
+        let admission = Admission {
+            event: Some(event),
+            gathers: vec![step],
+            ..Admission::default()
+        };
+        store.admit(vec![admission]).await.unwrap();
+    }
+    assert_eq!(store.next_gathering().await.unwrap(), Some(due));
+    assert!(
+        store
+            .due_gatherings(Timestamp::UNIX_EPOCH, 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let found = store.due_gatherings(due, 9).await.unwrap();
+    assert_eq!(found[0].state, json!({ "count": 2 }));
+    let events = store.gathered("scans", "group:a", 9).await.unwrap();
+    assert_eq!(
+        events.iter().map(|event| event.id).collect::<Vec<_>>(),
+        [one, two]
+    );
+    assert_eq!(store.purge(Duration::ZERO).await.unwrap().events, 0);
+    let digest = NewEntry {
+        event: Some(one),
+        answers: vec![two],
+        ..mail("digest")
+    };
+    let admission = Admission {
+        entries: vec![digest],
+        gathers: vec![GatherStep::End {
+            rule: "scans".to_owned(),
+            key: "group:a".to_owned(),
+        }],
+        ..Admission::default()
+    };
+    store.admit(vec![admission]).await.unwrap();
+    assert_eq!(store.next_gathering().await.unwrap(), None);
+    for event in [one, two] {
+        let detail = store.event(event).await.unwrap().unwrap();
+        assert_eq!(detail.entries.len(), 1, "each part leads to the digest");
+    }
+}
+
+async fn what_is_only_right_while_a_case_is_open_is_cancelled_when_it_is_over(place: Place) {
+    let store = place.open().await;
+    let reminder = NewEntry {
+        of_case: Some("file_missing:report:1".to_owned()),
+        ..mail("reminder")
+    };
+    let id = store.admit_alone(reminder).await.unwrap().id;
+    let other = store.admit_alone(mail("other")).await.unwrap().id;
+    let admission = Admission {
+        over: vec!["file_missing:report:1".to_owned()],
+        ..Admission::default()
+    };
+    store.admit(vec![admission]).await.unwrap();
+    let entry = store.entry(id).await.unwrap().unwrap().entry;
+    assert_eq!(entry.state, State::Cancelled);
+    assert!(entry.reason.unwrap().text.contains("over"));
+    let other = store.entry(other).await.unwrap().unwrap().entry;
+    assert_eq!(other.state, State::Ready);
 }
 
 async fn a_grant_is_compared_and_set(place: Place) {
@@ -1480,9 +1618,10 @@ async fn purge_forgets_what_is_finished_and_old(place: Place) {
             }]
         };
         let admission = Admission {
-            event,
+            event: Some(event),
             entries,
             verdicts: vec![verdict("r", "fired")],
+            ..Admission::default()
         };
         store.admit(vec![admission]).await.unwrap();
         ids.push(event);
@@ -1535,9 +1674,10 @@ async fn purge_keeps_the_memory_of_a_gone_file_while_an_event_of_it_is_left(plac
     // Its arrivals would be counted from the start, and the next one taken for this event.
     assert_eq!(store.purge(Duration::ZERO).await.unwrap().seen, 0);
     let admission = Admission {
-        event: id,
+        event: Some(id),
         entries: vec![],
         verdicts: vec![],
+        ..Admission::default()
     };
     store.admit(vec![admission]).await.unwrap();
     let purged = store.purge(Duration::ZERO).await.unwrap();
@@ -1558,9 +1698,10 @@ async fn purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again(place: 
         ..sent.clone()
     };
     let admission = || Admission {
-        event,
+        event: Some(event),
         entries: vec![sent.clone(), uncomposed.clone()],
         verdicts: vec![],
+        ..Admission::default()
     };
     let admitted = store.admit(vec![admission()]).await.unwrap();
     let leased = claim_mail(&store).await;

@@ -35,6 +35,7 @@ fn event(key: &str) -> NewEvent {
         facts: Map::new(),
         file: None,
         origin: None,
+        case: None,
     }
 }
 
@@ -51,6 +52,8 @@ fn mail(key: &str, lane: &str) -> NewEntry {
         on_unknown: OnUnknown::Hold,
         due: Timestamp::UNIX_EPOCH,
         held: None,
+        answers: Vec::new(),
+        of_case: None,
     }
 }
 
@@ -86,9 +89,10 @@ fn child() {
                     let id = store.record(batch).await.unwrap()[0].id;
                     say("recorded", &key);
                     let admission = Admission {
-                        event: id,
+                        event: Some(id),
                         entries: vec![mail(&key, &lane)],
                         verdicts: vec![],
+                        ..Admission::default()
                     };
                     store.admit(vec![admission]).await.unwrap();
                     say("admitted", &key);

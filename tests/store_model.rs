@@ -127,6 +127,7 @@ fn event(key: &str) -> NewEvent {
         facts: Map::new(),
         file: None,
         origin: None,
+        case: None,
     }
 }
 
@@ -219,11 +220,14 @@ impl Story {
                     due,
                     // What could not be composed is always held.
                     held: (held || !composed).then(|| Reason::new("mend it")),
+                    answers: Vec::new(),
+                    of_case: None,
                 };
                 let admission = Admission {
-                    event: id,
+                    event: Some(id),
                     entries: vec![new],
                     verdicts: vec![],
+                    ..Admission::default()
                 };
                 let admitted = self.store.admit(vec![admission]).await.unwrap()[0][0];
                 let taken = self.model.iter().find(|(_, known)| known.key == key);
@@ -539,11 +543,14 @@ async fn bring_to(store: &Store, n: usize, state: State, now: Timestamp) -> (Eve
         on_unknown: OnUnknown::Hold,
         due: now,
         held: None,
+        answers: Vec::new(),
+        of_case: None,
     };
     let admission = Admission {
-        event,
+        event: Some(event),
         entries: vec![new],
         verdicts: vec![],
+        ..Admission::default()
     };
     let id = store.admit(vec![admission]).await.unwrap()[0][0].id;
     match state {

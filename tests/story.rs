@@ -446,6 +446,7 @@ async fn what_was_recorded_before_the_setup_changed_is_mailed_by_the_rules_there
         facts: serde_json::Map::from_iter([("file".to_owned(), file.facts())]),
         file: Some(file),
         origin: None,
+        case: None,
     };
     let events = vec![event];
     let batch = Batch {

@@ -492,7 +492,13 @@ async fn a_root_that_was_away_and_is_back_mails_nothing_again_and_the_trouble_en
     let events = place.all_arrived(&source, 2).await;
     assert_eq!(names(&events), ["known", "meanwhile"]);
     assert!(place.store.open_cases().await.unwrap().is_empty());
-    assert_eq!(place.events(Kind::Trouble).await.len(), 1);
+    let told = place.events(Kind::Trouble).await;
+    assert_eq!(
+        told.iter().filter(|event| event.recovers).count(),
+        1,
+        "it is over"
+    );
+    assert_eq!(told.len(), 2);
     source.stop().await;
 }
 

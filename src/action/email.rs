@@ -147,6 +147,8 @@ pub fn prepare(spec: &MailSpec, key: &str, with: &Composing<'_>) -> io::Result<N
         on_unknown: with.settings.outbox.on_unknown,
         due: with.now,
         held: None,
+        answers: Vec::new(),
+        of_case: None,
     };
     if let Some(file) = with.file {
         entry.summary["about"] = one_line(&shown(file.path().as_os_str()), MAX_VALUE).into();

@@ -253,6 +253,7 @@ fn one_rule(
         facts: Map::from_iter([("file".to_owned(), file.facts())]),
         file: Some(file),
         origin: None,
+        case: None,
     };
     decide(setup, store, rule, &supposed(happening, false), None)
 }

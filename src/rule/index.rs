@@ -15,7 +15,7 @@
 //! the end of its own work through a trigger: that is what its outcomes are for, and `job_fails: "*"`
 //! would go round in a circle.
 
-use crate::event::{Event, Kind};
+use crate::event::{Does, Event, Kind};
 use crate::rule::{Outcome, Rule, Trigger};
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +28,7 @@ pub enum Branch {
     Success,
     /// `on_failure`
     Failure,
-    /// `on_recovery`
+    /// `on_recovery`: also the end of a case
     Recovery,
 }
 
@@ -160,23 +160,34 @@ impl Rules {
             .origin
             .as_ref()
             .and_then(|origin| self.by_name.get(&origin.rule).copied());
+        let step = event.happening.case.as_ref();
+        let closes = step.is_some_and(|step| step.does == Does::Closes);
         // By rule: the first trigger met answers.
         let mut met: BTreeMap<usize, Why> = BTreeMap::new();
         for bound in self.candidates(event) {
             if Some(bound.rule) == own || !self.meets(bound, event) {
                 continue;
             }
-            let why = Why::Trigger(bound.trigger);
+            let why = if closes {
+                Why::Outcome(Branch::Recovery)
+            } else {
+                Why::Trigger(bound.trigger)
+            };
             met.entry(bound.rule)
                 .and_modify(|first| *first = why.min(*first))
                 .or_insert(why);
         }
-        let mut matches: Vec<(usize, Why)> = met.into_iter().collect();
+        let mut matches: Vec<(usize, Why)> = met
+            .into_iter()
+            .filter(|(at, why)| match why {
+                Why::Trigger(_) => true,
+                Why::Outcome(branch) => branch.of(&self.rules[*at]).says_something(),
+            })
+            .collect();
         if let Some(own) = own {
             let rule = &self.rules[own];
             for branch in branches(event) {
-                let outcome = branch.of(rule);
-                if !outcome.work.is_empty() || !outcome.mails.is_empty() {
+                if branch.of(rule).says_something() {
                     matches.push((own, Why::Outcome(branch)));
                 }
             }
@@ -217,6 +228,7 @@ impl Rules {
                 let of_kind = self.troubles.get(kind).into_iter().flatten();
                 of_kind.chain(&self.any_trouble).copied().collect()
             }
+            _ => Vec::new(),
         }
     }
 
@@ -346,6 +358,7 @@ pub(super) mod tests {
                 facts: Map::new(),
                 file: None,
                 origin: None,
+                case: None,
             },
             recorded: Timestamp::UNIX_EPOCH,
             recovers: false,

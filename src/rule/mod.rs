@@ -75,3 +75,10 @@ pub struct Outcome {
     /// Whom to tell.
     pub mails: Vec<MailSpec>,
 }
+
+impl Outcome {
+    /// Whether anything follows.
+    pub fn says_something(&self) -> bool {
+        !self.work.is_empty() || !self.mails.is_empty()
+    }
+}

@@ -94,6 +94,7 @@ pub fn outcome(
         facts,
         file,
         origin,
+        case: None,
     }
 }
 

@@ -575,6 +575,7 @@ impl Schedule {
             facts: Map::from_iter([("schedule".to_owned(), schedule)]),
             file: None,
             origin: None,
+            case: None,
         }
     }
 }

@@ -11,7 +11,8 @@
 //! | journal | events, and what each rule made of them | event key |
 //! | outbox | entries with effect and body, and every attempt at them | entry key |
 //! | seen files | what a scan knows already | watch and relative path |
-//! | cases | troubles, opened and closed | open case key |
+//! | cases | troubles and absences, opened and closed | open case key |
+//! | gatherings | what rules gather before they tell, and since when | rule and key |
 //! | grants | sealed credentials with a version | account |
 //! | marks | small JSON values: schedule slots, live status | key |
 //! | jobs | how each job ended last, for `recovers` | job name |
@@ -37,15 +38,15 @@
 //!
 //! | verb | atomic | said twice |
 //! |---|---|---|
-//! | [`record`](Store::record) | events, seen files, baselines, marks | a key is taken once; the first id comes back, `fresh` is false |
-//! | [`admit`](Store::admit) | entries, verdicts, the event is dispatched; the case of each entry that is held from the start | an entry key is taken once |
+//! | [`record`](Store::record) | events, the cases they open and close, seen files, baselines, marks | a key is taken once; the first id comes back, `fresh` is false |
+//! | [`admit`](Store::admit) | entries, verdicts, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
 //! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files of [`Also`] | refused: the lease is over |
 //! | [`recover`](Store::recover), [`rescue`](Store::rescue) | all entries found, the events of lost work | finds none |
 //! | [`retry`](Store::retry), [`cancel`](Store::cancel) | the state; the case of what is cancelled or composed anew is closed | refused by the state, nothing changes |
 //! | [`open_case`](Store::open_case) | the case, its trouble event | the reason is renewed, no event |
-//! | [`close_case`](Store::close_case) | the case, what waits for it is due | nothing changes |
+//! | [`close_case`](Store::close_case) | the case, the event that it is over, what waits for it is due | nothing changes |
 //! | [`put_grant`](Store::put_grant) | compare and set | [`StoreError::Stale`] |
 //! | [`purge`](Store::purge) | piece by piece, each whole | removes what has become old since |
 //!
@@ -303,7 +304,8 @@ pub struct Batch {
 pub struct Recorded {
     /// Its number, also if the key was taken long ago.
     pub id: EventId,
-    /// False: the key was taken, nothing new happened.
+    /// False: the key was taken, or the case stands so already: nothing new happened. Where a case to be closed
+    /// was not open, the number is 0.
     pub fresh: bool,
 }
 
@@ -316,6 +318,8 @@ pub struct EventFilter {
     pub subject: Option<String>,
     /// Only those of this source.
     pub source: Option<String>,
+    /// Only those that opened or closed the case of this key.
+    pub case: Option<String>,
     /// Only those about exactly this file, whatever its version: root and relative path count.
     pub file: Option<FileRef>,
     /// Only those recorded before this one: the next page.
@@ -333,6 +337,7 @@ impl Default for EventFilter {
             kind: None,
             subject: None,
             source: None,
+            case: None,
             file: None,
             before: None,
             after: None,
@@ -356,15 +361,47 @@ pub struct EventDetail {
 
 // ---- admission ----
 
-/// What the dispatcher made of one event.
-#[derive(Clone, Debug)]
+/// What the dispatcher made of one event, or of time that passed.
+#[derive(Clone, Debug, Default)]
 pub struct Admission {
-    /// The event; it is dispatched with this.
-    pub event: EventId,
+    /// The event; it is dispatched with this. `None`: something that was gathered fell due.
+    pub event: Option<EventId>,
     /// What is to be done.
     pub entries: Vec<NewEntry>,
+    /// What is gathered from now on, or no longer.
+    pub gathers: Vec<GatherStep>,
+    /// Cases that are over: of their entries those that wait still, and are only right while the case is
+    /// open, are cancelled.
+    pub over: Vec<String>,
     /// What each rule said. Replaces the verdicts of an earlier dispatch of the same event.
     pub verdicts: Vec<RuleVerdict>,
+}
+
+/// What a rule gathers under a key until it is due: the events of a digest, a count, the steps of a case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gathering {
+    /// The rule.
+    pub rule: String,
+    /// What is gathered: a word of the dispatcher's.
+    pub key: String,
+    /// How it stands, as the dispatcher wrote it.
+    pub state: Value,
+    /// When something must be done about it.
+    pub due: Option<Timestamp>,
+}
+
+/// One change to what is gathered. All of them happen in the transaction of their [`Admission`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum GatherStep {
+    /// It stands like this from now on, and these events belong to it besides those that do already.
+    Put(Gathering, Vec<EventId>),
+    /// Nothing is gathered there any more; its events are let go.
+    End {
+        /// The rule.
+        rule: String,
+        /// What was gathered.
+        key: String,
+    },
 }
 
 /// What one rule made of one event, for `explain`.
@@ -558,7 +595,7 @@ pub struct NewCase {
     pub reason: Reason,
 }
 
-/// An open trouble.
+/// An open case: a trouble or an absence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     /// Its number; the event that told it has the key `trouble:KEY:NUMBER`.
@@ -573,6 +610,8 @@ pub struct Case {
     pub reason: Reason,
     /// Since when.
     pub opened: Timestamp,
+    /// The event that opened it; `None` where an older version did.
+    pub event: Option<EventId>,
 }
 
 /// A sealed credential.

@@ -9,12 +9,13 @@ use crate::store::spool::{ORPHAN_AGE, Spool};
 use crate::store::sqlite::writer::{Tx, Urgency};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::{
-    Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Grant,
-    INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, SeenFile, Store, StoreError, WatchMemory,
+    Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
+    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, SeenFile, Store, StoreError,
+    WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use sqlite::{admission, cases, files, grants, journal, lists, marks, orphans, outbox, purge};
+use sqlite::{admission, cases, files, gatherings, grants, journal, lists, marks, orphans, outbox, purge};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -264,7 +265,7 @@ impl Store {
         self.write(move |tx| cases::open(tx, &case, now)).await
     }
 
-    /// Closes the open case of that key; false if there was none. Entries that were deferred because of
+    /// Closes the open case of that key and records the event that it is over; false if there was none. Entries that were deferred because of
     /// it are due now.
     pub async fn close_case(&self, key: &str) -> Result<bool, StoreError> {
         let now = self.now();
@@ -288,6 +289,53 @@ impl Store {
     /// All open cases, oldest first.
     pub async fn open_cases(&self) -> Result<Vec<Case>, StoreError> {
         self.read(cases::list).await
+    }
+
+    /// The open case of that key.
+    pub async fn open_case_of(&self, key: &str) -> Result<Option<Case>, StoreError> {
+        let key = key.to_owned();
+        self.read(move |connection| cases::find(connection, &key)).await
+    }
+
+    // ---- what is gathered ----
+
+    /// Up to `limit` gatherings that are due by `by`, the longest due first. Their changes go with
+    /// [`Store::admit`].
+    pub async fn due_gatherings(&self, by: Timestamp, limit: usize) -> Result<Vec<Gathering>, StoreError> {
+        self.read(move |connection| gatherings::due(connection, by, limit))
+            .await
+    }
+
+    /// When the next gathering is due; may have passed.
+    pub async fn next_gathering(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(gatherings::next).await
+    }
+
+    /// What a rule gathers under a key.
+    pub async fn gathering(&self, rule: &str, key: &str) -> Result<Option<Gathering>, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::find(connection, &rule, &key))
+            .await
+    }
+
+    /// All gatherings, or those of a rule, by rule and key.
+    pub async fn gatherings(&self, rule: Option<&str>) -> Result<Vec<Gathering>, StoreError> {
+        let rule = rule.map(str::to_owned);
+        self.read(move |connection| gatherings::list(connection, rule.as_deref()))
+            .await
+    }
+
+    /// The events that belong to a gathering, oldest first, up to `limit`.
+    pub async fn gathered(&self, rule: &str, key: &str, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::events(connection, &rule, &key, limit))
+            .await
+    }
+
+    /// Where an event is gathered now: rules and keys.
+    pub async fn gathered_in(&self, event: EventId) -> Result<Vec<(String, String)>, StoreError> {
+        self.read(move |connection| gatherings::places(connection, event.0))
+            .await
     }
 
     // ---- grants ----

@@ -154,6 +154,7 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
             facts: brought,
             file: Some(file),
             origin: None,
+            case: None,
         },
         recorded: Timestamp::UNIX_EPOCH,
         recovers: true,

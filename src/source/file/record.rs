@@ -63,6 +63,7 @@ pub fn event(watch: &Watch, arrival: &Arrival, now: Timestamp) -> NewEvent {
         facts,
         file: Some(file),
         origin: None,
+        case: None,
     }
 }
 

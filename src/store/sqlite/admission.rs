@@ -1,8 +1,9 @@
 //! Admission: an event's entries into the outbox, its verdicts beside it, and the event is dispatched.
 
-use super::outbox;
 use super::rows::change;
 use super::writer::Tx;
+use super::{gatherings, outbox};
+use crate::event::EventId;
 use crate::store::{Admission, Admitted, StoreError};
 use jiff::Timestamp;
 
@@ -14,7 +15,6 @@ pub(in crate::store) fn admit(
 ) -> Result<Vec<Vec<Admitted>>, StoreError> {
     let mut all = Vec::with_capacity(admissions.len());
     for admission in admissions {
-        let event = admission.event.0;
         all.push(
             admission
                 .entries
@@ -22,6 +22,15 @@ pub(in crate::store) fn admit(
                 .map(|entry| outbox::insert(tx, entry, now))
                 .collect::<Result<_, _>>()?,
         );
+        for case in &admission.over {
+            outbox::cancel_over(tx, case, now)?;
+        }
+        for step in &admission.gathers {
+            gatherings::apply(tx, step)?;
+        }
+        let Some(EventId(event)) = admission.event else {
+            continue;
+        };
         change(tx.connection, "DELETE FROM verdict WHERE event = $1", &[&event])?;
         for (n, verdict) in (0_i64..).zip(&admission.verdicts) {
             change(

@@ -2,20 +2,20 @@
 
 use super::rows::{self, bytes, change, collect, first, to_json};
 use super::writer::Tx;
-use super::{files, marks};
-use crate::event::{Event, EventId, Kind, NewEvent};
+use super::{cases, files, marks};
+use crate::event::{Does, Event, EventId, Kind, NewEvent};
 use crate::store::{Batch, Recorded, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
 const INSERT: &str = "INSERT INTO event (key, kind, source, subject, time, facts, root, relative, size, mtime_ns, \
-     origin_rule, origin_event, recorded, recovers) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+     origin_rule, origin_event, recorded, recovers, case_key, case_does, case_text) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
      ON CONFLICT (key) DO NOTHING RETURNING id";
 
 /// What waits for dispatch, oldest first.
 pub(super) const PENDING: &str = "SELECT id, key, kind, source, subject, time, facts, root, relative, size, mtime_ns, \
-     origin_rule, origin_event, recorded, recovers FROM event WHERE dispatched IS NULL ORDER BY id";
+     origin_rule, origin_event, recorded, recovers, case_key, case_does, case_text FROM event WHERE dispatched IS NULL ORDER BY id";
 
 /// Everything of a batch.
 pub(in crate::store) fn record(
@@ -38,13 +38,28 @@ pub(in crate::store) fn record(
     Ok(recorded)
 }
 
-/// One event; a key that is taken gives back its number.
+/// One event, with what it does to a case; a key that is taken gives back its number.
 pub(super) fn insert(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Recorded, StoreError> {
+    let Some(step) = &event.case else {
+        return put(tx, event, now);
+    };
+    if let Some(standing) = cases::stands(tx.connection, step)? {
+        return Ok(standing);
+    }
+    let recorded = put(tx, event, now)?;
+    if recorded.fresh {
+        cases::step(tx, event, step, recorded.id, now)?;
+    }
+    Ok(recorded)
+}
+
+/// The event alone.
+pub(super) fn put(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Recorded, StoreError> {
     let connection = tx.connection;
     let ended = match event.kind {
         Kind::JobSucceeds => Some(true),
         Kind::JobFails => Some(false),
-        Kind::FileArrives | Kind::Schedule | Kind::Trouble => None,
+        _ => None,
     };
     let last: Option<bool> = match ended {
         Some(_) => first(
@@ -55,7 +70,8 @@ pub(super) fn insert(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Re
         )?,
         None => None,
     };
-    let recovers = ended == Some(true) && last == Some(false);
+    let closes = event.case.as_ref().is_some_and(|step| step.does == Does::Closes);
+    let recovers = closes || ended == Some(true) && last == Some(false);
     let file = event.file.as_ref();
     let origin = event.origin.as_ref();
     let fresh = first(
@@ -76,6 +92,9 @@ pub(super) fn insert(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Re
             &origin.map(|origin| origin.event.0),
             &now.as_microsecond(),
             &recovers,
+            &event.case.as_ref().map(|step| &step.key),
+            &event.case.as_ref().map(|step| step.does.as_str()),
+            &event.case.as_ref().map(|step| &step.text),
         ],
         |row| Ok(EventId(row.get(0)?)),
     )?;

@@ -127,6 +127,9 @@ pub(in crate::store) fn events(
         which.and("relative = ", bytes(&file.relative).to_vec(), "");
         which.and("root = ", bytes(&file.root).to_vec(), "");
     }
+    if let Some(case) = &filter.case {
+        which.and("case_key = ", case.clone(), "");
+    }
     if let Some(subject) = &filter.subject {
         which.and("instr(subject, ", subject.clone(), ") > 0");
     }
@@ -148,7 +151,7 @@ pub(in crate::store) fn event(
 ) -> Result<Option<EventDetail>, StoreError> {
     let sql = format!("SELECT {EVENT}, dispatched FROM event WHERE id = $1");
     let found = first(connection, &sql, &[&id.0], |row| {
-        let dispatched = rows::time_or_none(row, 15)?;
+        let dispatched = rows::time_or_none(row, 18)?;
         Ok(rows::event(row)?.map(|event| (event, dispatched)))
     })?;
     let Some((event, dispatched)) = found.flatten() else {
@@ -167,7 +170,9 @@ pub(in crate::store) fn event(
             }))
         },
     )?;
-    let sql = format!("SELECT {ENTRY} FROM entry WHERE event = $1 ORDER BY id");
+    let sql = format!(
+        "SELECT {ENTRY} FROM entry WHERE event = $1 OR id IN (SELECT entry FROM answer WHERE event = $1) ORDER BY id"
+    );
     let entries = collect(connection, &sql, &[&id.0], usize::MAX, rows::entry)?;
     Ok(Some(EventDetail {
         event,

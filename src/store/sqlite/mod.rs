@@ -14,6 +14,7 @@
 pub(super) mod admission;
 pub(super) mod cases;
 pub(super) mod files;
+pub(super) mod gatherings;
 pub(super) mod grants;
 pub(super) mod journal;
 pub(super) mod lists;

@@ -42,7 +42,8 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> 
     let fresh: Option<i64> = first(
         tx.connection,
         "INSERT INTO entry (key, kind, rule, event, lane, summary, state, reason, due, attempts, on_unknown, \
-         created, since, changed, fence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, $11, 0) \
+         created, since, changed, fence, of_case) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, $11, 0, $13) \
          ON CONFLICT (key) DO NOTHING RETURNING id",
         &[
             &new.key,
@@ -57,6 +58,7 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> 
             &policy(new.on_unknown),
             &now,
             &now.max(due),
+            &new.of_case,
         ],
         |row| Ok(row.get(0)?),
     )?;
@@ -83,6 +85,13 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> 
         "INSERT INTO body (entry, effect, bytes, spool, len) VALUES ($1, $2, $3, $4, $5)",
         &[&id, &new.effect, &bytes, &spool, &len],
     )?;
+    for event in &new.answers {
+        change(
+            tx.connection,
+            "INSERT OR IGNORE INTO answer (event, entry) VALUES ($1, $2)",
+            &[&event.0, &id],
+        )?;
+    }
     if let Some(reason) = &new.held
         && !is_news_of_a_trouble(tx, new)?
     {
@@ -524,6 +533,27 @@ pub(in crate::store) fn cancel(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resu
     moved(tx, id)
 }
 
+/// A case is over: what waits still and is only right while it is open shall never be done.
+pub(super) fn cancel_over(tx: &Tx<'_>, case: &str, now: Timestamp) -> Result<(), StoreError> {
+    let waiting: Vec<EntryId> = collect(
+        tx.connection,
+        "SELECT id FROM entry WHERE of_case = $1 AND state IN ('ready', 'deferred', 'held')",
+        &[&case],
+        usize::MAX,
+        |row| Ok(Some(EntryId(row.get(0)?))),
+    )?;
+    let reason = to_json(&Reason::new("it was over before this could be sent"))?;
+    for id in waiting {
+        cancel(tx, id, now)?;
+        change(
+            tx.connection,
+            "UPDATE entry SET reason = $1 WHERE id = $2",
+            &[&reason, &id.0],
+        )?;
+    }
+    Ok(())
+}
+
 fn moved(tx: &Tx<'_>, id: EntryId) -> Result<Entry, StoreError> {
     find(tx.connection, id)?
         .map(|(entry, _)| entry)
@@ -536,6 +566,7 @@ pub(super) fn remove(tx: &Tx<'_>, id: EntryId) -> Result<(), StoreError> {
     for sql in [
         "DELETE FROM attempt WHERE entry = $1",
         "DELETE FROM body WHERE entry = $1",
+        "DELETE FROM answer WHERE entry = $1",
         "DELETE FROM entry WHERE id = $1",
     ] {
         change(tx.connection, sql, &[&id.0])?;

@@ -33,10 +33,16 @@ pub(super) const DONE_ENTRIES: &str = concat!("SELECT entry.id FROM entry WHERE 
 const DONE_ENTRY: &str = concat!("SELECT 1 FROM entry WHERE ", done!(), " AND entry.id = $2");
 
 const DONE_EVENTS: &str = "SELECT id FROM event WHERE dispatched IS NOT NULL AND recorded <= $1 \
-     AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.event = event.id) LIMIT $2";
+     AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.event = event.id) \
+     AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.event = event.id) \
+     AND NOT EXISTS (SELECT 1 FROM gathered WHERE gathered.event = event.id) \
+     AND NOT EXISTS (SELECT 1 FROM trouble WHERE trouble.event = event.id AND trouble.closed IS NULL) LIMIT $2";
 
 const FORGET_EVENT: &str = "DELETE FROM event WHERE dispatched IS NOT NULL AND recorded <= $1 AND id = $2 \
-     AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.event = $2)";
+     AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.event = $2) \
+     AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.event = $2) \
+     AND NOT EXISTS (SELECT 1 FROM gathered WHERE gathered.event = $2) \
+     AND NOT EXISTS (SELECT 1 FROM trouble WHERE trouble.event = $2 AND trouble.closed IS NULL)";
 
 /// A file that comes back begins to count its arrivals anew, which is only right when no event of it is
 /// left that the new one could be taken for.

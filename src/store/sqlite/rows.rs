@@ -1,7 +1,7 @@
 //! Rows as our words, and our words as columns.
 
 use crate::entry::{Body, Entry, EntryId, Kind, OnUnknown, Reason, State};
-use crate::event::{self, Event, EventId, FileRef, NewEvent, Origin};
+use crate::event::{self, CaseStep, Does, Event, EventId, FileRef, NewEvent, Origin};
 use crate::store::StoreError;
 use jiff::Timestamp;
 use rusqlite::types::Type;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// The columns [`event`] reads, in its order.
 pub(super) const EVENT: &str = "id, key, kind, source, subject, time, facts, root, relative, size, mtime_ns, \
-     origin_rule, origin_event, recorded, recovers";
+     origin_rule, origin_event, recorded, recovers, case_key, case_does, case_text";
 
 /// The columns [`entry`] reads, in its order.
 pub(super) const ENTRY: &str = "id, key, kind, rule, event, lane, summary, state, reason, due, attempts, \
@@ -44,6 +44,18 @@ pub(super) fn event(row: &Row<'_>) -> Result<Option<Event>, StoreError> {
         }),
         _ => None,
     };
+    let case = match (
+        row.get(15)?,
+        row.get::<_, Option<String>>(16)?
+            .and_then(|word| Does::parse(&word)),
+    ) {
+        (Some(key), Some(does)) => Some(CaseStep {
+            key,
+            does,
+            text: row.get::<_, Option<String>>(17)?.unwrap_or_default(),
+        }),
+        _ => None,
+    };
     Ok(Some(Event {
         id: EventId(row.get(0)?),
         happening: NewEvent {
@@ -55,6 +67,7 @@ pub(super) fn event(row: &Row<'_>) -> Result<Option<Event>, StoreError> {
             facts: json(row, 6)?,
             file,
             origin,
+            case,
         },
         recorded: time(row, 13)?,
         recovers: row.get(14)?,
@@ -211,8 +224,9 @@ fn bound<'c>(
     sql: &str,
     with: &[&dyn ToSql],
 ) -> Result<rusqlite::CachedStatement<'c>, StoreError> {
-    const NAMES: [&str; 16] = [
-        "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15", "$16",
+    const NAMES: [&str; 18] = [
+        "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15",
+        "$16", "$17", "$18",
     ];
     let mut statement = connection.prepare_cached(sql)?;
     let wanted = statement.parameter_count();

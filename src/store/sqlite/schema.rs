@@ -11,7 +11,7 @@ use std::path::Path;
 const APPLICATION: i32 = 0x7464_6E67;
 
 /// Each in a transaction of its own. Only ever append.
-const MIGRATIONS: [&str; 2] = [FIRST, SECOND];
+const MIGRATIONS: [&str; 3] = [FIRST, SECOND, THIRD];
 
 const FIRST: &str = "
 CREATE TABLE event (
@@ -171,6 +171,42 @@ UPDATE attempt SET gated = started WHERE gated = 1;
 CREATE INDEX attempt_gated ON attempt (gated) WHERE gated > 0;
 ";
 
+/// Events that open and close cases; what rules gather before they tell; entries that answer several events,
+/// and those that are only right while a case is open.
+const THIRD: &str = "
+ALTER TABLE event ADD COLUMN case_key TEXT;
+ALTER TABLE event ADD COLUMN case_does TEXT;
+ALTER TABLE event ADD COLUMN case_text TEXT;
+CREATE INDEX event_case ON event (case_key) WHERE case_key IS NOT NULL;
+ALTER TABLE trouble ADD COLUMN event INTEGER;
+ALTER TABLE entry ADD COLUMN of_case TEXT;
+CREATE INDEX entry_of_case ON entry (of_case) WHERE of_case IS NOT NULL;
+
+CREATE TABLE gathering (
+    rule  TEXT    NOT NULL,
+    key   TEXT    NOT NULL,
+    state TEXT    NOT NULL,
+    due   INTEGER,
+    PRIMARY KEY (rule, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX gathering_due ON gathering (due) WHERE due IS NOT NULL;
+
+CREATE TABLE gathered (
+    rule  TEXT    NOT NULL,
+    key   TEXT    NOT NULL,
+    event INTEGER NOT NULL,
+    PRIMARY KEY (rule, key, event)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX gathered_event ON gathered (event);
+
+CREATE TABLE answer (
+    event INTEGER NOT NULL,
+    entry INTEGER NOT NULL,
+    PRIMARY KEY (event, entry)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX answer_entry ON answer (entry);
+";
+
 /// Brings the database to the newest schema, or says why that cannot be.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
@@ -236,7 +272,7 @@ mod tests {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 2,
+                known: 3,
                 ..
             }
         ));
