@@ -405,8 +405,10 @@ async fn the_keeper_of_an_account_that_is_taken_out_stops_and_its_trouble_ends()
     // An account that is in use is kept warm; it may take a minute until that is looked at again.
     site.drop_file("drop/waits", b"x");
     let long = std::env::var_os("TIDINGS_TEST_LONG").is_some();
+    site.until("its mail is tried", || site.outbox_waiting() == 1)
+        .await;
     let start = Instant::now();
-    while sign_in.counters().refreshes < if long { 2 } else { 1 } {
+    while long && sign_in.counters().refreshes < 2 {
         assert!(start.elapsed() < common::PATIENCE, "{}", site.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
