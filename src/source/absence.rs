@@ -25,6 +25,7 @@ mod tell;
 
 use crate::clock::Clock;
 use crate::event::Kind;
+use crate::pulse::Pulse;
 use crate::source::Wanted;
 use crate::source::absence::backlog::{Backlog, Standing};
 use crate::source::absence::expected::{Expected, Progress};
@@ -134,14 +135,6 @@ impl Expectation {
             What::Job(_) | What::Running(_) => None,
         }
     }
-
-    fn expected(&self) -> Option<&Expected> {
-        match &self.what {
-            What::File(file) => Some(&file.expected),
-            What::Job(job) => Some(&job.expected),
-            What::Backlog(..) | What::Running(_) => None,
-        }
-    }
 }
 
 /// How an expectation stands, as its mark keeps it.
@@ -200,6 +193,7 @@ pub struct AbsenceSource {
     clock: Clock,
     files: Option<FilesHandle>,
     who: Who,
+    pulse: Pulse,
 }
 
 /// Hands a running [`AbsenceSource`] other expectations.
@@ -239,14 +233,21 @@ impl AbsenceSource {
             who: Who {
                 host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             },
+            pulse: Pulse::new("absence"),
         };
         (source, Handle(Arc::new(sender)))
+    }
+
+    /// Ticks whenever it comes round.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Looks until it is stopped. A store that cannot be written is tried again; nothing is decided meanwhile.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut news = self.store.changes();
         while !stop.is_cancelled() {
+            self.pulse.tick();
             news.borrow_and_update();
             if let Err(error) = self.take(LATE).await {
                 tracing::error!(%error, "cannot record what is missing; trying again");

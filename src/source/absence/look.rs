@@ -357,10 +357,12 @@ impl AbsenceSource {
             let Some(came) = counts(file, &event) else {
                 continue;
             };
-            let arrival = Arrival::of_file(came, event.happening.time, Some(back), Some(event.id));
-            let known = before.entry(came.relative.clone());
-            known.and_modify(|(known, _)| known.event = Some(event.id.0))
-                .or_insert((arrival, came.clone()));
+            let mut arrival = Arrival::of_file(came, event.happening.time, Some(back), Some(event.id));
+            if arrival.at <= back {
+                // Moved in with a time of long ago: what we know is when we met it.
+                arrival.at = event.happening.time;
+            }
+            before.insert(came.relative.clone(), (arrival, came.clone()));
         }
         Ok(before.into_values().collect())
     }
