@@ -10,7 +10,7 @@ mod common;
 
 use common::Site;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, json};
+use serde_json::Map;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tidings::app::expectations_of;
@@ -48,7 +48,8 @@ impl Desk {
     }
 
     fn rule(&self, trigger: &str) {
-        let rule = format!("rules:\n  late:\n    when: {{ {trigger} }}\n    mail: {{ to: ops@example.org }}\n");
+        let rule =
+            format!("rules:\n  late:\n    when: {{ {trigger} }}\n    mail: {{ to: ops@example.org }}\n");
         std::fs::write(self.path("rules/late.yaml"), rule).unwrap();
     }
 
@@ -60,8 +61,14 @@ impl Desk {
     fn file(&self, name: &str, changed: &str) {
         let path = self.path("drop").join(name);
         std::fs::write(&path, "content").unwrap();
-        let changed = SystemTime::UNIX_EPOCH + Duration::try_from(at(changed).duration_since(Timestamp::UNIX_EPOCH)).unwrap();
-        std::fs::File::options().write(true).open(path).unwrap().set_modified(changed).unwrap();
+        let changed = SystemTime::UNIX_EPOCH
+            + Duration::try_from(at(changed).duration_since(Timestamp::UNIX_EPOCH)).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(changed)
+            .unwrap();
     }
 
     fn take(&self, name: &str) {
@@ -69,7 +76,9 @@ impl Desk {
     }
 
     async fn store(&self, now: &str) -> Store {
-        Store::open(&self.path("state/tidings.db"), Clock::runtime(at(now))).await.unwrap()
+        Store::open(&self.path("state/tidings.db"), Clock::runtime(at(now)))
+            .await
+            .unwrap()
     }
 
     /// Starts, looks once at everything, ends; what was told then.
@@ -106,7 +115,12 @@ impl Desk {
     }
 
     async fn open(&self) -> usize {
-        self.store("2026-03-02T00:00:00Z").await.open_cases().await.unwrap().len()
+        self.store("2026-03-02T00:00:00Z")
+            .await
+            .open_cases()
+            .await
+            .unwrap()
+            .len()
     }
 }
 
@@ -128,16 +142,28 @@ async fn absences(store: &Store) -> Vec<Event> {
 /// `opens 2026-03-02T07:00:00+01:00`, with the lateness at a close.
 fn shown(event: &Event) -> String {
     let step = event.happening.case.as_ref().unwrap();
-    let does = if step.does == Does::Opens { "opens" } else { "closes" };
-    let of = |key: &str| event.happening.facts.get("expected").map(|expected| expected[key].clone());
+    let does = if step.does == Does::Opens {
+        "opens"
+    } else {
+        "closes"
+    };
+    let of = |key: &str| {
+        event
+            .happening
+            .facts
+            .get("expected")
+            .map(|expected| expected[key].clone())
+    };
     let deadline = of("deadline").map(|text| text.as_str().unwrap().to_owned());
     let late = of("late").filter(|late| !late.is_null());
     let late = late.map(|late| format!(" late {late}")).unwrap_or_default();
-    format!("{does} {}{late}", deadline.unwrap_or_else(|| event.happening.kind.as_str().to_owned()))
+    format!(
+        "{does} {}{late}",
+        deadline.unwrap_or_else(|| event.happening.kind.as_str().to_owned())
+    )
 }
 
-const REPORT: &str =
-    "file_missing: { in: drop, match: \"report-*.csv\", by: \"07:00\", days: mon-fri, except: holidays, grace: 10m }";
+const REPORT: &str = "file_missing: { in: drop, match: \"report-*.csv\", by: \"07:00\", days: mon-fri, except: holidays, grace: 10m }";
 
 /// Monday, 2 March 2026 in Berlin is an hour ahead of UTC.
 const MONDAY: &str = "opens 2026-03-02T07:00:00+01:00";
@@ -146,11 +172,18 @@ const MONDAY: &str = "opens 2026-03-02T07:00:00+01:00";
 async fn a_file_that_is_missing_opens_a_case_once_and_closes_it_late() {
     let desk = Desk::new(REPORT);
     assert!(desk.look("2026-03-01T20:00:00Z").await.is_empty());
-    assert!(desk.look("2026-03-02T06:09:00Z").await.is_empty(), "the grace is not over");
+    assert!(
+        desk.look("2026-03-02T06:09:00Z").await.is_empty(),
+        "the grace is not over"
+    );
     let opened = desk.look_for("2026-03-02T06:11:00Z").await;
     assert_eq!(opened.iter().map(shown).collect::<Vec<_>>(), [MONDAY]);
     let event = &opened[0].happening;
-    assert!(event.key.starts_with("file_missing:late:") && event.key.ends_with(":2026-03-02T06:00:00Z"), "{}", event.key);
+    assert!(
+        event.key.starts_with("file_missing:late:") && event.key.ends_with(":2026-03-02T06:00:00Z"),
+        "{}",
+        event.key
+    );
     assert_eq!(event.case.as_ref().unwrap().key, event.key);
     assert_eq!(event.facts["expected"]["match"], "report-*.csv");
     assert_eq!(event.facts["expected"]["found"], 0);
@@ -160,12 +193,21 @@ async fn a_file_that_is_missing_opens_a_case_once_and_closes_it_late() {
     assert!(desk.look("2026-03-02T07:15:00Z").await.is_empty(), "another file");
     desk.file("report-1.csv", "2026-03-02T07:30:00Z");
     let closed = desk.look_for("2026-03-02T08:00:00Z").await;
-    assert_eq!(closed.iter().map(shown).collect::<Vec<_>>(), [format!("closes {} late 5400", &MONDAY[6..])]);
+    assert_eq!(
+        closed.iter().map(shown).collect::<Vec<_>>(),
+        [format!("closes {} late 5400", &MONDAY[6..])]
+    );
     assert!(closed[0].recovers);
-    assert_eq!(closed[0].happening.file.as_ref().unwrap().relative, Path::new("report-1.csv"));
+    assert_eq!(
+        closed[0].happening.file.as_ref().unwrap().relative,
+        Path::new("report-1.csv")
+    );
     assert_eq!(desk.open().await, 0);
     // The late one was Monday's: Tuesday waits for its own.
-    assert_eq!(desk.look("2026-03-03T06:11:00Z").await, ["opens 2026-03-03T07:00:00+01:00"]);
+    assert_eq!(
+        desk.look("2026-03-03T06:11:00Z").await,
+        ["opens 2026-03-03T07:00:00+01:00"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,11 +243,17 @@ async fn deadlines_that_passed_while_nothing_ran_are_told_or_skipped() {
     let tell = Desk::new(REPORT);
     tell.look("2026-02-26T20:00:00Z").await;
     // Friday and Monday, and not the weekend between them.
-    assert_eq!(tell.look("2026-03-02T12:00:00Z").await, ["opens 2026-02-27T07:00:00+01:00", MONDAY]);
+    assert_eq!(
+        tell.look("2026-03-02T12:00:00Z").await,
+        ["opens 2026-02-27T07:00:00+01:00", MONDAY]
+    );
     let skip = Desk::new(&REPORT.replace("grace: 10m", "missed: skip"));
     skip.look("2026-02-26T20:00:00Z").await;
     assert!(skip.look("2026-03-02T12:00:00Z").await.is_empty());
-    assert_eq!(skip.look("2026-03-03T06:30:00Z").await, ["opens 2026-03-03T07:00:00+01:00"]);
+    assert_eq!(
+        skip.look("2026-03-03T06:30:00Z").await,
+        ["opens 2026-03-03T07:00:00+01:00"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +264,10 @@ async fn holidays_are_no_days_and_their_files_count_for_the_next_deadline() {
     assert!(desk.look("2026-12-28T12:00:00Z").await.is_empty());
     desk.file("report-2.csv", "2026-12-26T12:00:00Z");
     assert!(desk.look("2026-12-29T06:30:00Z").await.is_empty());
-    assert_eq!(desk.look("2026-12-30T06:30:00Z").await, ["opens 2026-12-30T07:00:00+01:00"]);
+    assert_eq!(
+        desk.look("2026-12-30T06:30:00Z").await,
+        ["opens 2026-12-30T07:00:00+01:00"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +305,10 @@ async fn three_of_five_is_too_few() {
     desk.file("report-3.csv", "2026-03-02T07:00:00Z");
     assert!(desk.look("2026-03-02T07:01:00Z").await.is_empty());
     desk.file("report-4.csv", "2026-03-02T08:00:00Z");
-    assert_eq!(desk.look("2026-03-02T08:01:00Z").await, [format!("closes {} late 7200", &MONDAY[6..])]);
+    assert_eq!(
+        desk.look("2026-03-02T08:01:00Z").await,
+        [format!("closes {} late 7200", &MONDAY[6..])]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,9 +318,15 @@ async fn silence_for_a_day_is_told_and_ends_with_the_next_file() {
     desk.file("a", "2026-03-02T10:00:00Z");
     assert!(desk.look("2026-03-02T10:01:00Z").await.is_empty());
     assert!(desk.look("2026-03-03T09:59:00Z").await.is_empty());
-    assert_eq!(desk.look("2026-03-03T10:30:00Z").await, ["opens 2026-03-03T11:00:00+01:00"]);
+    assert_eq!(
+        desk.look("2026-03-03T10:30:00Z").await,
+        ["opens 2026-03-03T11:00:00+01:00"]
+    );
     desk.file("b", "2026-03-03T12:00:00Z");
-    assert_eq!(desk.look("2026-03-03T12:00:30Z").await, ["closes 2026-03-03T11:00:00+01:00 late 7200"]);
+    assert_eq!(
+        desk.look("2026-03-03T12:00:30Z").await,
+        ["closes 2026-03-03T11:00:00+01:00 late 7200"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,7 +354,10 @@ async fn a_backlog_opens_above_its_limit_and_closes_when_it_is_cleared() {
         desk.file(&format!("{number}.csv"), "2026-01-01T00:00:00Z");
     }
     let opened = desk.look_for("2026-03-02T06:10:00Z").await;
-    assert_eq!(opened.iter().map(shown).collect::<Vec<_>>(), ["opens folder_backlog"]);
+    assert_eq!(
+        opened.iter().map(shown).collect::<Vec<_>>(),
+        ["opens folder_backlog"]
+    );
     assert_eq!(opened[0].happening.facts["folder"]["count"], 3);
     assert_eq!(opened[0].happening.facts["folder"]["bytes"], 21);
     desk.take("0.csv");
@@ -315,9 +378,15 @@ async fn a_job_that_does_not_report_is_missing_until_it_does() {
     let desk = Desk::new("job_missing: { job: billing-close, by: \"06:00\" }");
     desk.reports("billing-close", true, "2026-03-02T03:00:00Z").await;
     assert!(desk.look("2026-03-02T04:00:00Z").await.is_empty());
-    assert!(desk.look("2026-03-02T05:30:00Z").await.is_empty(), "it reported before the rule was new");
+    assert!(
+        desk.look("2026-03-02T05:30:00Z").await.is_empty(),
+        "it reported before the rule was new"
+    );
     desk.reports("billing-open", true, "2026-03-03T03:00:00Z").await;
-    assert_eq!(desk.look("2026-03-03T05:30:00Z").await, ["opens 2026-03-03T06:00:00+01:00"]);
+    assert_eq!(
+        desk.look("2026-03-03T05:30:00Z").await,
+        ["opens 2026-03-03T06:00:00+01:00"]
+    );
     desk.reports("billing-close", false, "2026-03-03T06:00:00Z").await;
     let closed = desk.look_for("2026-03-03T06:00:01Z").await;
     assert_eq!(shown(&closed[0]), "closes 2026-03-03T06:00:00+01:00 late 3600");
@@ -334,7 +403,10 @@ async fn a_job_of_exec_that_runs_long_is_told_and_over_when_its_mark_is_gone() {
             host: host.to_owned(),
             pid: i32::try_from(pid).unwrap(),
         };
-        (running::mark("billing-close", "4711"), serde_json::to_value(mark).unwrap())
+        (
+            running::mark("billing-close", "4711"),
+            serde_json::to_value(mark).unwrap(),
+        )
     };
     let store = desk.store("2026-03-02T06:00:00Z").await;
     store.set_marks(vec![mark(1, "elsewhere")]).await.unwrap();
@@ -347,7 +419,10 @@ async fn a_job_of_exec_that_runs_long_is_told_and_over_when_its_mark_is_gone() {
     // On this machine, a process that is gone runs nothing.
     let mut gone = std::process::Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
-    store.set_marks(vec![mark(gone.id(), &tidings::app::host())]).await.unwrap();
+    store
+        .set_marks(vec![mark(gone.id(), &tidings::app::host())])
+        .await
+        .unwrap();
     assert!(desk.look("2026-03-02T09:00:00Z").await.is_empty());
     assert_eq!(store.marks(running::MARKS).await.unwrap(), []);
 }
@@ -360,7 +435,9 @@ const TOLD: &str = "    mail: { to: ops@example.org, template: file-missing }\n 
 /// A time of day by the clock of this zone, so many seconds from now.
 fn soon(seconds: i64) -> String {
     let time = Timestamp::now() + SignedDuration::from_secs(seconds);
-    time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%H:%M:%S").to_string()
+    time.to_zoned(jiff::tz::TimeZone::UTC)
+        .strftime("%H:%M:%S")
+        .to_string()
 }
 
 #[tokio::test]
@@ -372,23 +449,39 @@ async fn the_daemon_mails_when_a_file_is_missing_and_again_when_it_came() {
     .await;
     let daemon = site.started().await;
     let missing = &site.mails(1).await[0];
-    assert!(missing.subject.starts_with("Missing: report-*.csv by "), "{}", missing.subject);
-    assert!(missing.text.contains("No such file came by the deadline"), "{}", missing.text);
+    assert!(
+        missing.subject.starts_with("Missing: report-*.csv by "),
+        "{}",
+        missing.subject
+    );
+    assert!(
+        missing.text.contains("No such file came by the deadline"),
+        "{}",
+        missing.text
+    );
     // A restart in between changes nothing, and tells nothing twice.
     assert_eq!(daemon.stop(), Some(0));
     let _daemon = site.started().await;
     site.drop_file("drop/report-7.csv", b"late");
     let mails = site.mails(2).await;
-    assert!(mails[1].subject.contains("late: report-7.csv"), "{}", mails[1].subject);
+    assert!(
+        mails[1].subject.contains("late: report-7.csv"),
+        "{}",
+        mails[1].subject
+    );
     assert!(mails[1].text.contains("report-7.csv"), "{}", mails[1].text);
-    let status = site.ok(&["events", "--json"]);
-    assert_eq!(status.matches("\"file_missing\"").count(), 2, "{status}");
+    let store = Store::open(&site.path("state/tidings.db"), Clock::system())
+        .await
+        .unwrap();
+    assert_eq!(absences(&store).await.len(), 2);
 }
 
 #[tokio::test]
 async fn a_reload_that_takes_the_rule_away_ends_its_case_without_a_mail() {
     let rule = |pattern: &str| {
-        format!("rules:\n  silence:\n    when: {{ file_missing: {{ in: drop, match: \"{pattern}\", every: 2s }} }}\n{TOLD}")
+        format!(
+            "rules:\n  silence:\n    when: {{ file_missing: {{ in: drop, match: \"{pattern}\", every: 2s }} }}\n{TOLD}"
+        )
     };
     let site = Site::new(&rule("*.csv")).await;
     let _daemon = site.started().await;
@@ -396,12 +489,18 @@ async fn a_reload_that_takes_the_rule_away_ends_its_case_without_a_mail() {
     site.write("rules/rules.yaml", &rule("*.pdf"));
     site.ok(&["reload"]);
     let mails = site.mails(2).await;
-    assert!(mails[1].subject.starts_with("Missing: *.pdf"), "{}", mails[1].subject);
+    assert!(
+        mails[1].subject.starts_with("Missing: *.pdf"),
+        "{}",
+        mails[1].subject
+    );
     site.drop_file("drop/a.csv", b"too late");
     site.drop_file("drop/a.pdf", b"late");
     let mails = site.mails(3).await;
     assert!(mails[2].subject.contains("a.pdf"), "{}", mails[2].subject);
-    let store = Store::open(&site.path("state/tidings.db"), Clock::system()).await.unwrap();
+    let store = Store::open(&site.path("state/tidings.db"), Clock::system())
+        .await
+        .unwrap();
     let open = store.open_cases().await.unwrap();
     assert!(open.iter().all(|case| case.subject.contains("*.pdf")), "{open:?}");
 }
@@ -423,19 +522,28 @@ async fn jobs_that_are_missing_and_jobs_that_run_long() {
     let to = |address: &str| {
         let messages = site.mail.messages();
         let mails = messages.iter().map(common::Mail::read);
-        mails.into_iter().find(|mail| mail.to.iter().any(|to| to == address))
+        mails
+            .into_iter()
+            .find(|mail| mail.to.iter().any(|to| to == address))
     };
-    site.until("the job is missing", || to("a@example.org").is_some()).await;
-    site.until("the job runs long", || to("c@example.org").is_some()).await;
+    site.until("the job is missing", || to("a@example.org").is_some())
+        .await;
+    site.until("the job runs long", || to("c@example.org").is_some())
+        .await;
     let long = to("c@example.org").unwrap();
     assert!(long.subject.starts_with("Still runs after"), "{}", long.subject);
     assert!(to("d@example.org").is_none());
     site.write("go", "");
     site.until("it has ended", || to("d@example.org").is_some()).await;
     let ended = to("d@example.org").unwrap();
-    assert!(ended.subject.starts_with("Ended after") && ended.subject.ends_with("slow"), "{}", ended.subject);
+    assert!(
+        ended.subject.starts_with("Ended after") && ended.subject.ends_with("slow"),
+        "{}",
+        ended.subject
+    );
     site.ok(&["exec", "close", "--", "true"]);
-    site.until("the job reported", || to("b@example.org").is_some()).await;
+    site.until("the job reported", || to("b@example.org").is_some())
+        .await;
     let reported = to("b@example.org").unwrap();
     assert!(reported.subject.starts_with("Reported"), "{}", reported.subject);
 }
@@ -452,11 +560,13 @@ async fn a_backlog_is_mailed_and_so_is_its_end() {
     site.drop_file("drop/one", b"1");
     site.drop_file("drop/two", b"2");
     let opened = &site.mails(1).await[0];
-    assert!(opened.subject.starts_with("Backlog of 2 files"), "{}", opened.subject);
+    assert!(
+        opened.subject.starts_with("Backlog of 2 files"),
+        "{}",
+        opened.subject
+    );
     std::fs::remove_file(site.path("drop/one")).unwrap();
     std::fs::remove_file(site.path("drop/two")).unwrap();
     let closed = &site.mails(2).await[1];
     assert!(closed.subject.starts_with("Cleared"), "{}", closed.subject);
-    let events: serde_json::Value = json!(common::json_lines(&site.ok(&["events", "--json"])));
-    assert!(events.is_array());
 }

@@ -489,7 +489,11 @@ fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
     };
     match trigger {
         TriggerWord::FolderBacklog => (
-            if over { "the backlog is cleared" } else { "there is a backlog" },
+            if over {
+                "the backlog is cleared"
+            } else {
+                "there is a backlog"
+            },
             json!({ "folder": {
                 "path": "/srv/drop/invoices", "match": "*.pdf", "count": if over { 2 } else { 214 }, "bytes": 48_213_000,
                 "oldest": "invoice-0815.pdf", "oldest_age": 7_800, "since": "2026-03-02T08:30:00+01:00", "cleared": over,
@@ -500,7 +504,12 @@ fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
                 ok: false,
                 exit_code: None,
                 duration: 3_700.0,
-                summary: if over { "ended after 1 h 1 min" } else { "still runs after 1 h 1 min" }.to_owned(),
+                summary: if over {
+                    "ended after 1 h 1 min"
+                } else {
+                    "still runs after 1 h 1 min"
+                }
+                .to_owned(),
                 output_tail: String::new(),
                 log: None,
                 command: String::new(),
@@ -510,7 +519,14 @@ fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
             };
             let mut job = job_facts(&report, over);
             job["running_for"] = json!(3_700);
-            (if over { "the job that ran long has ended" } else { "a job runs long" }, json!({ "job": job }))
+            (
+                if over {
+                    "the job that ran long has ended"
+                } else {
+                    "a job runs long"
+                },
+                json!({ "job": job }),
+            )
         }
         TriggerWord::JobMissing => {
             let job = if over {
@@ -524,7 +540,11 @@ fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
                 job_facts(&report, false)
             };
             (
-                if over { "the missing job reports" } else { "a job is missing" },
+                if over {
+                    "the missing job reports"
+                } else {
+                    "a job is missing"
+                },
                 json!({ "expected": expected("nightly-export", ""), "job": job }),
             )
         }

@@ -250,7 +250,9 @@ impl Rules {
                 .file
                 .as_ref()
                 .is_some_and(|file| wanted.wants(&file.relative, file.size)),
-            Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Absence(_) | Trigger::Trouble(_) => true,
+            Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Absence(_) | Trigger::Trouble(_) => {
+                true
+            }
             Trigger::JobSucceeds(_) => event.happening.kind == Kind::JobSucceeds,
             Trigger::JobFails(_) => event.happening.kind == Kind::JobFails,
             Trigger::JobRecovers(_) => event.happening.kind == Kind::JobSucceeds && event.recovers,

@@ -163,11 +163,17 @@ struct Event {
 /// Reads a file.
 pub fn read(text: &str) -> Result<Read, Fault> {
     let unfolded = unfold(text);
-    let mut lines = unfolded.iter().filter_map(|(number, line)| parse(*number, line)).peekable();
+    let mut lines = unfolded
+        .iter()
+        .filter_map(|(number, line)| parse(*number, line))
+        .peekable();
     match lines.peek() {
         Some(line) if line.name == "BEGIN" && line.value.eq_ignore_ascii_case("VCALENDAR") => {}
         _ => {
-            return Err(fault(1, "this is no iCalendar file: it does not begin with BEGIN:VCALENDAR"));
+            return Err(fault(
+                1,
+                "this is no iCalendar file: it does not begin with BEGIN:VCALENDAR",
+            ));
         }
     }
     let mut events = Vec::new();
@@ -230,7 +236,10 @@ fn assemble(events: Vec<Event>) -> Result<Read, Fault> {
     let mut walk = WALK;
     for mut event in events {
         let Some((first, midnight)) = event.start else {
-            return Err(fault(event.line, "this event does not say when it begins (DTSTART)"));
+            return Err(fault(
+                event.line,
+                "this event does not say when it begins (DTSTART)",
+            ));
         };
         let days = match (event.end, event.duration) {
             (Some((end, true)), _) => i32::try_from(days_between(first, end)).unwrap_or(i32::MAX).max(1),
@@ -259,7 +268,8 @@ fn assemble(events: Vec<Event>) -> Result<Read, Fault> {
         if read.repeats.len() >= REPEATS {
             return Err(fault(line, &format!("more than {REPEATS} events repeat")));
         }
-        read.repeats.push(repeat(line, &rule, first, days, event.not, &mut walk)?);
+        read.repeats
+            .push(repeat(line, &rule, first, days, event.not, &mut walk)?);
     }
     Ok(read)
 }
@@ -308,7 +318,11 @@ fn repeat(
                 });
             }
             "INTERVAL" => {
-                repeat.interval = value.parse().ok().filter(|n| (1..=1_000).contains(n)).ok_or_else(wrong)?;
+                repeat.interval = value
+                    .parse()
+                    .ok()
+                    .filter(|n| (1..=1_000).contains(n))
+                    .ok_or_else(wrong)?;
             }
             "COUNT" => count = Some(value.parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(wrong)?),
             "UNTIL" => repeat.until = Some(date(value).ok_or_else(wrong)?.0),
@@ -361,7 +375,11 @@ fn week_day(text: &str) -> Option<(i8, Weekday)> {
         "SU" => Weekday::Sunday,
         _ => return None,
     };
-    let which = if which.is_empty() { 0 } else { which.parse().ok().filter(|n| (-53..=53).contains(n) && *n != 0)? };
+    let which = if which.is_empty() {
+        0
+    } else {
+        which.parse().ok().filter(|n| (-53..=53).contains(n) && *n != 0)?
+    };
     Some((which, day))
 }
 
@@ -404,7 +422,12 @@ fn date(text: &str) -> Option<(Date, bool)> {
     if day.len() != 8 || !digits(day) {
         return None;
     }
-    let date = Date::new(day[..4].parse().ok()?, day[4..6].parse().ok()?, day[6..].parse().ok()?).ok()?;
+    let date = Date::new(
+        day[..4].parse().ok()?,
+        day[4..6].parse().ok()?,
+        day[6..].parse().ok()?,
+    )
+    .ok()?;
     Some((date, time.is_none_or(|time| time == "000000")))
 }
 
@@ -413,7 +436,10 @@ fn day(line: &Line<'_>, text: &str) -> Result<(Date, bool), Fault> {
     let text = text.split('/').next().unwrap_or_default();
     date(text).ok_or_else(|| {
         let parameters = if line.parameters.is_empty() { "" } else { ";.." };
-        fault(line.number, &format!("{}{parameters} is no day: {}", line.name, shortened(text)))
+        fault(
+            line.number,
+            &format!("{}{parameters} is no day: {}", line.name, shortened(text)),
+        )
     })
 }
 

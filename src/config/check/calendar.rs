@@ -66,9 +66,12 @@ impl Checker<'_> {
             Ok(read) => calendar.add_ics(read),
             Err(fault) => {
                 let line = text.lines().nth(fault.line.saturating_sub(1)).unwrap_or_default();
-                let problem = Problem::error(Path::new(file), format!("this calendar cannot be used: {}", fault.message))
-                    .at(Place::at(fault.line, 1, line))
-                    .hint(format!("it is named at {}", spot.shown()));
+                let problem = Problem::error(
+                    Path::new(file),
+                    format!("this calendar cannot be used: {}", fault.message),
+                )
+                .at(Place::at(fault.line, 1, line))
+                .hint(format!("it is named at {}", spot.shown()));
                 self.complain(problem);
             }
         }

@@ -34,7 +34,12 @@ struct Written<'a> {
 }
 
 impl Loader<'_> {
-    pub(super) fn file_missing(&mut self, at: &At<'_>, rule: &str, raw: &raw::FileMissing) -> Option<Trigger> {
+    pub(super) fn file_missing(
+        &mut self,
+        at: &At<'_>,
+        rule: &str,
+        raw: &raw::FileMissing,
+    ) -> Option<Trigger> {
         let written = Written {
             by: raw.by.as_deref(),
             every: raw.every.as_ref(),
@@ -48,29 +53,52 @@ impl Loader<'_> {
         };
         let watched = FileArrives {
             min_size: raw.min_size.clone(),
-            ..watched(&raw.folder, raw.matching.clone(), raw.ignore.clone(), raw.recursive)
+            ..watched(
+                &raw.folder,
+                raw.matching.clone(),
+                raw.ignore.clone(),
+                raw.recursive,
+            )
         };
         let trigger = self.file_arrives(at, &watched);
         let deadline = self.deadline(at, &written);
-        let (Some(Trigger::FileArrives { watch, wanted }), Some((expected, zone))) = (trigger, deadline) else {
+        let (Some(Trigger::FileArrives { watch, wanted }), Some((expected, zone))) = (trigger, deadline)
+        else {
             return None;
         };
         let what = What::File(FileExpected {
             root: self.root(&watch)?,
             watch,
             wanted,
-            pattern: raw.matching.as_ref().map_or("*", |glob| glob.0.as_str()).to_owned(),
+            pattern: raw
+                .matching
+                .as_ref()
+                .map_or("*", |glob| glob.0.as_str())
+                .to_owned(),
             expected,
         });
         Some(absence(rule, &format!("{raw:?}"), what, zone))
     }
 
-    pub(super) fn folder_backlog(&mut self, at: &At<'_>, rule: &str, raw: &raw::FolderBacklog) -> Option<Trigger> {
-        let watched = watched(&raw.folder, raw.matching.clone(), raw.ignore.clone(), raw.recursive);
+    pub(super) fn folder_backlog(
+        &mut self,
+        at: &At<'_>,
+        rule: &str,
+        raw: &raw::FolderBacklog,
+    ) -> Option<Trigger> {
+        let watched = watched(
+            &raw.folder,
+            raw.matching.clone(),
+            raw.ignore.clone(),
+            raw.recursive,
+        );
         let trigger = self.file_arrives(at, &watched);
         let mut age = None;
         if let Some(written) = &raw.age {
-            age = Some(self.checker.some_time(&at.key("age"), Some(&written.0), Duration::from_secs(1)));
+            age = Some(
+                self.checker
+                    .some_time(&at.key("age"), Some(&written.0), Duration::from_secs(1)),
+            );
         }
         if raw.count.is_none() && raw.age.is_none() {
             self.complain(
@@ -129,9 +157,16 @@ impl Loader<'_> {
         fine.then(|| absence(rule, &format!("{raw:?}"), what, zone))
     }
 
-    pub(super) fn job_runs_long(&mut self, at: &At<'_>, rule: &str, raw: &raw::JobRunsLong) -> Option<Trigger> {
+    pub(super) fn job_runs_long(
+        &mut self,
+        at: &At<'_>,
+        rule: &str,
+        raw: &raw::JobRunsLong,
+    ) -> Option<Trigger> {
         let spot = at.key("after");
-        let after = self.checker.some_time(&spot, Some(&raw.after.0), Duration::from_secs(1));
+        let after = self
+            .checker
+            .some_time(&spot, Some(&raw.after.0), Duration::from_secs(1));
         let names = self.job(at, &crate::config::raw::rules::Job { job: raw.job.clone() })?;
         let zone = self.checked.settings.defaults.timezone.clone();
         let what = What::Running(RunsLong { names, after });
@@ -149,7 +184,11 @@ impl Loader<'_> {
             None => self.checked.settings.defaults.timezone.clone(),
         };
         let days = self.days(at, raw)?;
-        let grace = self.checker.time(&at.key("grace"), raw.grace.map(|time| time.0.as_str()), Duration::ZERO);
+        let grace = self.checker.time(
+            &at.key("grace"),
+            raw.grace.map(|time| time.0.as_str()),
+            Duration::ZERO,
+        );
         let (every, word) = match (raw.every, raw.within) {
             (Some(_), Some(_)) => {
                 self.complain(
@@ -164,14 +203,20 @@ impl Loader<'_> {
         };
         let count = raw.count.unwrap_or(1);
         if count == 0 {
-            self.complain(at.key("count").error("no file at all is never missing").hint("1 or more"));
+            self.complain(
+                at.key("count")
+                    .error("no file at all is never missing")
+                    .hint("1 or more"),
+            );
             return None;
         }
         let rhythm = match (raw.by, every) {
             (Some(_), Some(_)) => {
                 self.complain(
                     at.name(word)
-                        .error(format!("a deadline is `by` a time of day or `{word}` so long, not both"))
+                        .error(format!(
+                            "a deadline is `by` a time of day or `{word}` so long, not both"
+                        ))
                         .hint("keep one of them; two deadlines are two entries of `when`"),
                 );
                 return None;
@@ -206,7 +251,11 @@ impl Loader<'_> {
             Rhythm::Every(every) => every.over(now),
         };
         if comes.is_none() {
-            let spot = if raw.except.is_some() { at.key("except") } else { at.key("days") };
+            let spot = if raw.except.is_some() {
+                at.key("except")
+            } else {
+                at.key("days")
+            };
             self.complain(
                 spot.error("this deadline never comes: no day is left in the next ten years")
                     .hint("look at `days` and at the calendar"),
@@ -225,7 +274,8 @@ impl Loader<'_> {
             );
             return None;
         }
-        let list = |many: Option<&Many<String>>| many.map(|many| many.0.join(", ")).filter(|text| !text.is_empty());
+        let list =
+            |many: Option<&Many<String>>| many.map(|many| many.0.join(", ")).filter(|text| !text.is_empty());
         let mut by = match (raw.by, every) {
             (Some(by), _) => by.to_owned(),
             (None, Some(every)) => format!("{word} {}", every.0),
@@ -266,15 +316,21 @@ impl Loader<'_> {
         };
         if time < Duration::from_secs(1) {
             self.complain(
-                spot.error(format!("`{word}: {}` is no time in which anything could come", every.0))
-                    .hint("write 1s or more"),
+                spot.error(format!(
+                    "`{word}: {}` is no time in which anything could come",
+                    every.0
+                ))
+                .hint("write 1s or more"),
             );
             return None;
         }
         if count > expected::COUNT {
             self.complain(
                 at.key("count")
-                    .error(format!("with `{word}`, at most {} files can be counted", expected::COUNT))
+                    .error(format!(
+                        "with `{word}`, at most {} files can be counted",
+                        expected::COUNT
+                    ))
                     .hint("with `by`, a million"),
             );
             return None;
@@ -300,7 +356,9 @@ impl Loader<'_> {
                 continue;
             }
             let hint = if calendars.is_empty() {
-                format!("calendars are made in tidings.yaml: calendars: {{ {name}: {{ dates: [2026-12-25] }} }}")
+                format!(
+                    "calendars are made in tidings.yaml: calendars: {{ {name}: {{ dates: [2026-12-25] }} }}"
+                )
             } else {
                 suggest::hint(name, calendars.keys().map(String::as_str))
             };
@@ -318,7 +376,10 @@ impl Loader<'_> {
                 Err(help) => {
                     fine = false;
                     let spot = at.key("days").item(index);
-                    self.complain(spot.error(format!("`{text}` is not a day of the week")).hint(help));
+                    self.complain(
+                        spot.error(format!("`{text}` is not a day of the week"))
+                            .hint(help),
+                    );
                 }
             }
         }

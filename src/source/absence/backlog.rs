@@ -50,7 +50,10 @@ impl Backlog {
     /// The files that count, of all that lie in the watched folder.
     pub fn pile(&self, lying: &[Lying]) -> Pile {
         let mut pile = Pile::default();
-        for file in lying.iter().filter(|file| self.wanted.wants(&file.relative, file.size)) {
+        for file in lying
+            .iter()
+            .filter(|file| self.wanted.wants(&file.relative, file.size))
+        {
             pile.count += 1;
             pile.bytes = pile.bytes.saturating_add(file.size);
             if pile.oldest.as_ref().is_none_or(|(_, since)| file.since < *since) {
@@ -79,7 +82,11 @@ impl Backlog {
     pub fn wake(&self, pile: &Pile) -> Option<Timestamp> {
         let (_, since) = pile.oldest.as_ref()?;
         let age = SignedDuration::try_from(self.age?).ok()?;
-        since.checked_add(age).ok()?.checked_add(SignedDuration::from_millis(1)).ok()
+        since
+            .checked_add(age)
+            .ok()?
+            .checked_add(SignedDuration::from_millis(1))
+            .ok()
     }
 }
 
@@ -87,7 +94,8 @@ impl Pile {
     /// How long the oldest lies there.
     pub fn age(&self, now: Timestamp) -> Duration {
         let age = self.oldest.as_ref().map(|(_, since)| now.duration_since(*since));
-        age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
+        age.and_then(|age| Duration::try_from(age).ok())
+            .unwrap_or_default()
     }
 }
 
@@ -136,14 +144,23 @@ mod tests {
             backlog.decide(open, &pile, at(100))
         };
         assert_eq!((decide(false, 2), decide(false, 3)), (None, Some(Does::Opens)));
-        assert_eq!((decide(true, 3), decide(true, 2), decide(true, 1)), (None, None, Some(Does::Closes)));
+        assert_eq!(
+            (decide(true, 3), decide(true, 2), decide(true, 1)),
+            (None, None, Some(Does::Closes))
+        );
     }
 
     #[test]
     fn more_than_none_closes_when_there_is_none() {
         let backlog = backlog(Some(0), None);
-        assert_eq!(backlog.decide(false, &backlog.pile(&lying(&[0])), at(1)), Some(Does::Opens));
-        assert_eq!(backlog.decide(true, &backlog.pile(&[]), at(1)), Some(Does::Closes));
+        assert_eq!(
+            backlog.decide(false, &backlog.pile(&lying(&[0])), at(1)),
+            Some(Does::Opens)
+        );
+        assert_eq!(
+            backlog.decide(true, &backlog.pile(&[]), at(1)),
+            Some(Does::Closes)
+        );
     }
 
     #[test]
@@ -154,7 +171,10 @@ mod tests {
         assert_eq!(backlog.decide(false, &pile, at(70)), None);
         assert_eq!(backlog.decide(false, &pile, at(71)), Some(Does::Opens));
         assert!(backlog.wake(&pile).unwrap() > at(70));
-        assert_eq!(backlog.decide(true, &backlog.pile(&lying(&[50, 30])), at(71)), Some(Does::Closes));
+        assert_eq!(
+            backlog.decide(true, &backlog.pile(&lying(&[50, 30])), at(71)),
+            Some(Does::Closes)
+        );
     }
 
     #[test]

@@ -96,7 +96,10 @@ pub fn time_of_day(text: &str) -> Option<Time> {
     let mut part = |most: i8| {
         let part = parts.next()?;
         let digits = (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| part.parse::<i8>().ok()).flatten().filter(|n| *n <= most)
+        digits
+            .then(|| part.parse::<i8>().ok())
+            .flatten()
+            .filter(|n| *n <= most)
     };
     let (hour, minute) = (part(23)?, part(59)?);
     let second = match text.matches(':').count() {
@@ -230,7 +233,12 @@ mod tests {
 
     #[test]
     fn working_days_and_holidays() {
-        let found = deadlines("07:00", days("mon-fri", &["2026-12-24..2026-12-28", "01-01"]), "2026-12-22T20:00:00Z", 5);
+        let found = deadlines(
+            "07:00",
+            days("mon-fri", &["2026-12-24..2026-12-28", "01-01"]),
+            "2026-12-22T20:00:00Z",
+            5,
+        );
         assert_eq!(
             found,
             [
@@ -249,17 +257,27 @@ mod tests {
         let spring = deadlines("02:30", Days::all(), "2026-03-27T12:00:00Z", 3);
         assert_eq!(
             spring,
-            ["Sat 2026-03-28 02:30 +01:00", "Sun 2026-03-29 03:00 +02:00", "Mon 2026-03-30 02:30 +02:00"]
+            [
+                "Sat 2026-03-28 02:30 +01:00",
+                "Sun 2026-03-29 03:00 +02:00",
+                "Mon 2026-03-30 02:30 +02:00"
+            ]
         );
         // 02:30 comes twice on 25 October: the first.
         let autumn = deadlines("02:30", Days::all(), "2026-10-24T12:00:00Z", 2);
-        assert_eq!(autumn, ["Sun 2026-10-25 02:30 +02:00", "Mon 2026-10-26 02:30 +01:00"]);
+        assert_eq!(
+            autumn,
+            ["Sun 2026-10-25 02:30 +02:00", "Mon 2026-10-26 02:30 +01:00"]
+        );
     }
 
     #[test]
     fn a_leap_day_is_a_day_and_a_deadline_that_never_comes_is_none() {
         let leap = deadlines("07:00", days("daily", &[]), "2028-02-28T12:00:00Z", 2);
-        assert_eq!(leap, ["Tue 2028-02-29 07:00 +01:00", "Wed 2028-03-01 07:00 +01:00"]);
+        assert_eq!(
+            leap,
+            ["Tue 2028-02-29 07:00 +01:00", "Wed 2028-03-01 07:00 +01:00"]
+        );
         let never = Daily {
             at: time_of_day("07:00").unwrap(),
             days: days("mon", &["2000-01-01..2100-01-01"]),
@@ -282,31 +300,61 @@ mod tests {
                 days,
                 zone: berlin(),
             };
-            every.over(at(from)).unwrap().to_zoned(berlin()).strftime("%a %F %H:%M %:z").to_string()
+            every
+                .over(at(from))
+                .unwrap()
+                .to_zoned(berlin())
+                .strftime("%a %F %H:%M %:z")
+                .to_string()
         };
-        assert_eq!(over(24, Days::all(), "2026-11-06T09:00:00Z"), "Sat 2026-11-07 10:00 +01:00");
-        assert_eq!(over(24, days("mon-fri", &[]), "2026-11-06T09:00:00Z"), "Mon 2026-11-09 10:00 +01:00");
+        assert_eq!(
+            over(24, Days::all(), "2026-11-06T09:00:00Z"),
+            "Sat 2026-11-07 10:00 +01:00"
+        );
+        assert_eq!(
+            over(24, days("mon-fri", &[]), "2026-11-06T09:00:00Z"),
+            "Mon 2026-11-09 10:00 +01:00"
+        );
         assert_eq!(
             over(24, days("mon-fri", &["2026-11-09"]), "2026-11-06T09:00:00Z"),
             "Tue 2026-11-10 10:00 +01:00"
         );
-        assert_eq!(over(1, days("mon-fri", &[]), "2026-11-07T09:00:00Z"), "Mon 2026-11-09 01:00 +01:00");
+        assert_eq!(
+            over(1, days("mon-fri", &[]), "2026-11-07T09:00:00Z"),
+            "Mon 2026-11-09 01:00 +01:00"
+        );
         // Real hours: the night of 25 October has one more.
-        assert_eq!(over(24, Days::all(), "2026-10-24T10:00:00Z"), "Sun 2026-10-25 11:00 +01:00");
+        assert_eq!(
+            over(24, Days::all(), "2026-10-24T10:00:00Z"),
+            "Sun 2026-10-25 11:00 +01:00"
+        );
     }
 
     #[test]
     fn days_and_times_as_people_write_them() {
         assert_eq!(week_days("Mon").unwrap(), [Weekday::Monday]);
         assert_eq!(week_days("fri-mon").unwrap().len(), 4);
-        assert_eq!(week_days("weekends").unwrap(), [Weekday::Saturday, Weekday::Sunday]);
+        assert_eq!(
+            week_days("weekends").unwrap(),
+            [Weekday::Saturday, Weekday::Sunday]
+        );
         assert_eq!(week_days("tuesday - thursday").unwrap().len(), 3);
         for wrong in ["", "mo", "mon-", "mon-fri-sun", "1", "monda"] {
             assert!(week_days(wrong).is_err(), "{wrong}");
         }
         assert_eq!(time_of_day("7:05"), Time::new(7, 5, 0, 0).ok());
         assert_eq!(time_of_day("23:59:30"), Time::new(23, 59, 30, 0).ok());
-        for wrong in ["", "7", "24:00", "07:60", "7am", "07:00:00:00", "-1:00", "07:0x", ":"] {
+        for wrong in [
+            "",
+            "7",
+            "24:00",
+            "07:60",
+            "7am",
+            "07:00:00:00",
+            "-1:00",
+            "07:0x",
+            ":",
+        ] {
             assert_eq!(time_of_day(wrong), None, "{wrong}");
         }
     }

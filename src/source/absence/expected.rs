@@ -96,7 +96,12 @@ impl Arrival {
 
     /// A file's arrival. What came while nobody looked is found later, and its time of change tells when:
     /// but no earlier than `looked`, when it was certainly not there.
-    pub fn of_file(file: &FileRef, told: Timestamp, looked: Option<Timestamp>, event: Option<EventId>) -> Arrival {
+    pub fn of_file(
+        file: &FileRef,
+        told: Timestamp,
+        looked: Option<Timestamp>,
+        event: Option<EventId>,
+    ) -> Arrival {
         let changed = Timestamp::from_nanosecond(i128::from(file.mtime_ns)).unwrap_or(told);
         Arrival {
             at: changed.max(looked.unwrap_or(told)).min(told),
@@ -182,7 +187,9 @@ impl Expected {
     }
 
     fn limit(&self, deadline: Timestamp) -> Option<Timestamp> {
-        deadline.checked_add(SignedDuration::try_from(self.grace).ok()?).ok()
+        deadline
+            .checked_add(SignedDuration::try_from(self.grace).ok()?)
+            .ok()
     }
 
     /// The earliest time at which something still counts that lay there at the very first look.
@@ -192,7 +199,10 @@ impl Expected {
             Rhythm::Every(every) => {
                 let span = SignedDuration::try_from(every.every).unwrap_or(SignedDuration::MAX);
                 // Days that take no time make it longer; too much is sorted out by `prime`.
-                progress.since.checked_sub(span.saturating_mul(8)).unwrap_or(Timestamp::MIN)
+                progress
+                    .since
+                    .checked_sub(span.saturating_mul(8))
+                    .unwrap_or(Timestamp::MIN)
             }
         }
     }
@@ -237,7 +247,14 @@ impl Expected {
         steps
     }
 
-    fn by(&self, daily: &Daily, progress: &mut Progress, queue: Vec<Arrival>, look: &Look, steps: &mut Vec<Step>) {
+    fn by(
+        &self,
+        daily: &Daily,
+        progress: &mut Progress,
+        queue: Vec<Arrival>,
+        look: &Look,
+        steps: &mut Vec<Step>,
+    ) {
         let certain = look.certain.unwrap_or(Timestamp::MIN);
         self.leap(daily, progress, certain);
         for arrival in queue {
@@ -316,7 +333,14 @@ impl Expected {
         }
     }
 
-    fn every(&self, every: &Every, progress: &mut Progress, queue: Vec<Arrival>, look: &Look, steps: &mut Vec<Step>) {
+    fn every(
+        &self,
+        every: &Every,
+        progress: &mut Progress,
+        queue: Vec<Arrival>,
+        look: &Look,
+        steps: &mut Vec<Step>,
+    ) {
         let certain = look.certain.unwrap_or(Timestamp::MIN);
         for arrival in queue {
             if let Some((_, limit)) = self.overdue(every, progress)
@@ -344,7 +368,10 @@ impl Expected {
                 }
             }
         }
-        if self.overdue(every, progress).is_some_and(|(_, limit)| limit <= certain) {
+        if self
+            .overdue(every, progress)
+            .is_some_and(|(_, limit)| limit <= certain)
+        {
             self.lack(every, progress, look, steps);
         }
     }
@@ -366,7 +393,8 @@ impl Expected {
             progress.recent.fill(look.up_since);
             return;
         }
-        let in_time = |at: &&Timestamp| every.over(**at).is_some_and(|over| over > deadline) && **at > progress.since;
+        let in_time =
+            |at: &&Timestamp| every.over(**at).is_some_and(|over| over > deadline) && **at > progress.since;
         let open = Open {
             deadline,
             found: progress.recent.iter().filter(in_time).count() as u64,
@@ -389,7 +417,8 @@ fn closes(open: Open, arrival: Arrival) -> Step {
     // Found only after the deadline was judged, though it may have been there.
     let late = match late(arrival.at) {
         late if late > 0 => late,
-        _ => late(arrival.known).max(0),
+        // Within the second it is a second, so that who asks `if late` is answered right.
+        _ => late(arrival.known).max(1),
     };
     Step::Closes { open, arrival, late }
 }

@@ -105,9 +105,18 @@ impl AbsenceSource {
                         late,
                     };
                     let came = came(file, &events, &progress, looked.get(&file.watch).copied());
-                    self.file(each, file, &mut progress, came, &look, &mut found).await?;
+                    self.file(each, file, &mut progress, came, &look, &mut found)
+                        .await?;
                     let due = file.expected.wake(&progress);
-                    self.await_scan(file, &progress, watches.get(&file.watch), due, now, &look, &mut found);
+                    self.await_scan(
+                        file,
+                        &progress,
+                        watches.get(&file.watch),
+                        due,
+                        now,
+                        &look,
+                        &mut found,
+                    );
                     State::Expected(progress)
                 }
                 (What::Job(job), before) => {
@@ -127,7 +136,12 @@ impl AbsenceSource {
                         let before = self.ends_before(&job.job, &job.expected, &mut progress).await?;
                         (job.expected.prime(&mut progress, before, &look), true)
                     };
-                    tracing::debug!(id = each.id, primes, steps = steps.len(), "looked at a job's deadline");
+                    tracing::debug!(
+                        id = each.id,
+                        primes,
+                        steps = steps.len(),
+                        "looked at a job's deadline"
+                    );
                     self.tell(each, steps, &[], &mut found).await?;
                     found.wake_at(job.expected.wake(&progress));
                     State::Expected(progress)
@@ -138,7 +152,8 @@ impl AbsenceSource {
                         _ => super::Standing::default(),
                     };
                     let status = watches.get(&backlog.watch);
-                    self.backlog(each, backlog, &mut standing, status, now, &mut found).await?;
+                    self.backlog(each, backlog, &mut standing, status, now, &mut found)
+                        .await?;
                     State::Backlog(standing)
                 }
                 (What::Running(limit), before) => {
@@ -147,7 +162,10 @@ impl AbsenceSource {
                         _ => super::Overrunning::new(),
                     };
                     let steps = limit.step(&mut open, &running, now);
-                    found.batch.events.extend(steps.iter().map(|step| tell::running(each, step, now)));
+                    found
+                        .batch
+                        .events
+                        .extend(steps.iter().map(|step| tell::running(each, step, now)));
                     found.wake_at(limit.wake(&open, &running));
                     State::Running(open)
                 }
@@ -159,11 +177,16 @@ impl AbsenceSource {
             }
             found.states.insert(each.id.clone(), state);
         }
-        if found.wants_scan && journal.asks(now) && let Some(files) = &self.files {
+        if found.wants_scan
+            && journal.asks(now)
+            && let Some(files) = &self.files
+        {
             files.rescan();
         }
         let moved = journal.after != self.journal.after;
-        let old = journal.kept.is_none_or(|kept| now.duration_since(kept) >= signed(KEEP) || kept > now);
+        let old = journal
+            .kept
+            .is_none_or(|kept| now.duration_since(kept) >= signed(KEEP) || kept > now);
         if (moved || old || !found.batch.marks.is_empty())
             && let Ok(value) = serde_json::to_value(&journal)
         {
@@ -221,7 +244,10 @@ impl AbsenceSource {
             let Some(kind) = Kind::parse(kind).filter(|kind| tell::KINDS.contains(kind)) else {
                 continue;
             };
-            let mine = |each: &Expectation| rest.strip_prefix(&each.id).is_some_and(|rest| rest.starts_with(':'));
+            let mine = |each: &Expectation| {
+                rest.strip_prefix(&each.id)
+                    .is_some_and(|rest| rest.starts_with(':'))
+            };
             if !self.all.iter().any(mine) {
                 batch.events.push(tell::forgotten(kind, &case, self.clock.now()));
             }
@@ -283,9 +309,9 @@ impl AbsenceSource {
                         What::File(file) => counts(file, event).is_some(),
                         _ => false,
                     }),
-                    Kind::JobSucceeds | Kind::JobFails => all.iter().any(
-                        |each| matches!(&each.what, What::Job(job) if job.job == happening.subject),
-                    ),
+                    Kind::JobSucceeds | Kind::JobFails => all
+                        .iter()
+                        .any(|each| matches!(&each.what, What::Job(job) if job.job == happening.subject)),
                     _ => false,
                 }
             };
@@ -386,7 +412,9 @@ impl AbsenceSource {
                 ..EventFilter::default()
             };
             let events = self.store.events(filter).await?;
-            let ends = events.iter().filter(|event| reports(job, event) && event.happening.time > back);
+            let ends = events
+                .iter()
+                .filter(|event| reports(job, event) && event.happening.time > back);
             before.extend(ends.map(|event| Arrival::of_job(event.happening.time, event.id)));
         }
         Ok(before)
@@ -419,7 +447,10 @@ impl AbsenceSource {
     }
 
     /// Asks for a scan where one is needed to decide, and says when to look again.
-    #[allow(clippy::too_many_arguments, reason = "the pieces of one decision, called once")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the pieces of one decision, called once"
+    )]
     fn await_scan(
         &self,
         file: &FileExpected,
@@ -430,8 +461,13 @@ impl AbsenceSource {
         look: &Look,
         found: &mut Found,
     ) {
-        let needed = if progress.primed { due.filter(|due| *due <= now) } else { Some(progress.since) };
-        let Some(needed) = needed.filter(|needed| look.certain.is_none_or(|certain| certain < *needed)) else {
+        let needed = if progress.primed {
+            due.filter(|due| *due <= now)
+        } else {
+            Some(progress.since)
+        };
+        let Some(needed) = needed.filter(|needed| look.certain.is_none_or(|certain| certain < *needed))
+        else {
             found.wake_at(due.filter(|due| *due > now));
             return;
         };
@@ -441,7 +477,9 @@ impl AbsenceSource {
             return;
         }
         found.waits = true;
-        let met = status.and_then(|status| status.scan_began).is_some_and(|began| began >= needed);
+        let met = status
+            .and_then(|status| status.scan_began)
+            .is_some_and(|began| began >= needed);
         found.wants_scan |= !met;
     }
 
@@ -455,7 +493,10 @@ impl AbsenceSource {
         now: Timestamp,
         found: &mut Found,
     ) -> Result<(), StoreError> {
-        let Some(began) = status.filter(|status| can_look(status)).and_then(|status| status.scan_began) else {
+        let Some(began) = status
+            .filter(|status| can_look(status))
+            .and_then(|status| status.scan_began)
+        else {
             return Ok(());
         };
         let pile: Pile = backlog.pile(&self.store.lying(&backlog.watch).await?);
@@ -467,7 +508,11 @@ impl AbsenceSource {
             return Ok(());
         };
         // What has gone meanwhile is seen by a scan; and what is too old now must still be there.
-        let since = if open.is_none() { due.filter(|due| *due <= now) } else { None };
+        let since = if open.is_none() {
+            due.filter(|due| *due <= now)
+        } else {
+            None
+        };
         let fresh = standing.scan.is_none_or(|scan| began > scan) && since.is_none_or(|since| began >= since);
         if open.is_none() && !fresh {
             found.waits = true;
@@ -507,7 +552,9 @@ impl Journal {
     }
 
     fn asks(&mut self, now: Timestamp) -> bool {
-        let due = self.asked.is_none_or(|asked| now.duration_since(asked) >= signed(ASK) || asked > now);
+        let due = self
+            .asked
+            .is_none_or(|asked| now.duration_since(asked) >= signed(ASK) || asked > now);
         if due {
             self.asked = Some(now);
         }
@@ -528,25 +575,42 @@ fn counts<'a>(file: &FileExpected, event: &'a Event) -> Option<&'a FileRef> {
     (is && file.wanted.wants(&came.relative, came.size)).then_some(came)
 }
 
-fn came(file: &FileExpected, events: &[Event], progress: &Progress, looked: Option<Timestamp>) -> Vec<Arrival> {
+fn came(
+    file: &FileExpected,
+    events: &[Event],
+    progress: &Progress,
+    looked: Option<Timestamp>,
+) -> Vec<Arrival> {
     let new = events.iter().filter(|event| event.id.0 > progress.after);
     new.filter_map(|event| {
         let came = counts(file, event)?;
-        Some(Arrival::of_file(came, event.happening.time, looked, Some(event.id)))
+        Some(Arrival::of_file(
+            came,
+            event.happening.time,
+            looked,
+            Some(event.id),
+        ))
     })
     .collect()
 }
 
 /// Whether an event is the end of that job.
 fn reports(job: &str, event: &Event) -> bool {
-    let skipped = event.happening.facts.get("job").and_then(|job| job.get("skipped"));
+    let skipped = event
+        .happening
+        .facts
+        .get("job")
+        .and_then(|job| job.get("skipped"));
     let ends = matches!(event.happening.kind, Kind::JobSucceeds | Kind::JobFails);
     ends && event.happening.subject == job && skipped != Some(&Value::Bool(true))
 }
 
 fn ended(job: &str, events: &[Event], progress: &Progress) -> Vec<Arrival> {
-    let new = events.iter().filter(|event| event.id.0 > progress.after && reports(job, event));
-    new.map(|event| Arrival::of_job(event.happening.time, event.id)).collect()
+    let new = events
+        .iter()
+        .filter(|event| event.id.0 > progress.after && reports(job, event));
+    new.map(|event| Arrival::of_job(event.happening.time, event.id))
+        .collect()
 }
 
 fn signed(time: Duration) -> SignedDuration {

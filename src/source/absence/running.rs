@@ -98,7 +98,9 @@ impl RunsLong {
         if !self.names.is_match(&run.name) {
             return None;
         }
-        run.started.checked_add(SignedDuration::try_from(self.after).ok()?).ok()
+        run.started
+            .checked_add(SignedDuration::try_from(self.after).ok()?)
+            .ok()
     }
 }
 
@@ -116,7 +118,10 @@ pub async fn running(store: &Store, who: &Who) -> Result<Vec<Running>, StoreErro
         if entry.lane != entry.rule {
             continue;
         }
-        let attempt = store.entry(entry.id).await?.and_then(|detail| detail.attempts.last().cloned());
+        let attempt = store
+            .entry(entry.id)
+            .await?
+            .and_then(|detail| detail.attempts.last().cloned());
         if let Some(attempt) = attempt.filter(|attempt| attempt.ended.is_none()) {
             all.push(Running {
                 id: format!("entry:{}:{}", entry.id, attempt.number),
@@ -133,7 +138,10 @@ pub async fn running(store: &Store, who: &Who) -> Result<Vec<Running>, StoreErro
             continue;
         };
         if mark.host == who.host && !who.lives(mark.pid) {
-            tracing::info!(job = mark.name, "its `tidings exec` is gone without a word; it counts as ended");
+            tracing::info!(
+                job = mark.name,
+                "its `tidings exec` is gone without a word; it counts as ended"
+            );
             store.delete_marks(&key).await?;
             continue;
         }
@@ -169,7 +177,11 @@ mod tests {
             after: Duration::from_secs(60),
         };
         let mut open = Overrunning::new();
-        let all = [run("1", "billing-close", 0), run("2", "billing-open", 30), run("3", "export", 0)];
+        let all = [
+            run("1", "billing-close", 0),
+            run("2", "billing-open", 30),
+            run("3", "export", 0),
+        ];
         assert_eq!(limit.wake(&open, &all), Some(at(60)));
         assert!(limit.step(&mut open, &all, at(59)).is_empty());
         assert_eq!(limit.step(&mut open, &all, at(60)), [Step::Opens(all[0].clone())]);

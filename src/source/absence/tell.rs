@@ -45,7 +45,13 @@ fn span(seconds: i64) -> String {
 }
 
 /// The event of a deadline that passed, or of what came after it.
-pub fn expected(each: &Expectation, step: &Step, by: Option<&Event>, file: Option<FileRef>, now: Timestamp) -> NewEvent {
+pub fn expected(
+    each: &Expectation,
+    step: &Step,
+    by: Option<&Event>,
+    file: Option<FileRef>,
+    now: Timestamp,
+) -> NewEvent {
     let (open, does, late) = match step {
         Step::Opens(open) => (open, Does::Opens, None),
         Step::Closes { open, late, .. } => (open, Does::Closes, Some(*late)),
@@ -55,13 +61,30 @@ pub fn expected(each: &Expectation, step: &Step, by: Option<&Event>, file: Optio
     let (subject, facts, text) = match &each.what {
         What::File(expects) => {
             let folder = shown(expects.root.as_os_str());
-            let facts = about(&expects.expected, open, late, &expects.pattern, &folder, &each.zone);
-            let text = sentence(&expects.expected, open, &each.zone, &format!("{} in {folder}", expects.pattern));
+            let facts = about(
+                &expects.expected,
+                open,
+                late,
+                &expects.pattern,
+                &folder,
+                &each.zone,
+            );
+            let text = sentence(
+                &expects.expected,
+                open,
+                &each.zone,
+                &format!("{} in {folder}", expects.pattern),
+            );
             (format!("{} in {folder}", expects.pattern), facts, text)
         }
         What::Job(expects) => {
             let mut facts = about(&expects.expected, open, late, &expects.job, "", &each.zone);
-            let text = sentence(&expects.expected, open, &each.zone, &format!("a report of {}", expects.job));
+            let text = sentence(
+                &expects.expected,
+                open,
+                &each.zone,
+                &format!("a report of {}", expects.job),
+            );
             let report = by.and_then(|by| by.happening.facts.get("job").cloned());
             let missing = JobReport {
                 name: expects.job.clone(),
@@ -88,20 +111,31 @@ pub fn expected(each: &Expectation, step: &Step, by: Option<&Event>, file: Optio
         key,
         kind: each.kind(),
         // Where nothing came, no rule shall say that it did.
-        source: if matches!(step, Step::GivenUp(_)) { String::new() } else { each.id.clone() },
+        source: if matches!(step, Step::GivenUp(_)) {
+            String::new()
+        } else {
+            each.id.clone()
+        },
         subject,
         time,
         facts,
         file,
         origin: None,
-        case: Some(CaseStep { key: case, does, text }),
+        case: Some(CaseStep {
+            key: case,
+            does,
+            text,
+        }),
     }
 }
 
 fn sentence(expected: &Expected, open: &Open, zone: &TimeZone, what: &str) -> String {
     let deadline = clock_time(open.deadline, zone);
     if expected.count > 1 {
-        format!("{} of {} of {what} came by {deadline} ({})", open.found, expected.count, expected.by)
+        format!(
+            "{} of {} of {what} came by {deadline} ({})",
+            open.found, expected.count, expected.by
+        )
     } else {
         format!("{what} did not come by {deadline} ({})", expected.by)
     }
@@ -135,7 +169,11 @@ pub fn backlog(each: &Expectation, does: Does, pile: &Pile, since: Timestamp, no
         _ => (String::new(), ""),
     };
     let case = key(each, &since.to_string());
-    let oldest = pile.oldest.as_ref().map(|(path, _)| shown(path.as_os_str())).unwrap_or_default();
+    let oldest = pile
+        .oldest
+        .as_ref()
+        .map(|(path, _)| shown(path.as_os_str()))
+        .unwrap_or_default();
     let age = pile.age(now).as_secs();
     let facts = json!({
         "path": folder,
@@ -156,7 +194,11 @@ pub fn backlog(each: &Expectation, does: Does, pile: &Pile, since: Timestamp, no
         Does::Closes => format!("{folder} is cleared; {} files lie there", pile.count),
     };
     NewEvent {
-        key: if does == Does::Opens { case.clone() } else { format!("{case}:closed") },
+        key: if does == Does::Opens {
+            case.clone()
+        } else {
+            format!("{case}:closed")
+        },
         kind: each.kind(),
         source: each.id.clone(),
         subject: folder,
@@ -164,7 +206,11 @@ pub fn backlog(each: &Expectation, does: Does, pile: &Pile, since: Timestamp, no
         facts: Map::from_iter([("folder".to_owned(), facts)]),
         file: None,
         origin: None,
-        case: Some(CaseStep { key: case, does, text }),
+        case: Some(CaseStep {
+            key: case,
+            does,
+            text,
+        }),
     }
 }
 
@@ -185,14 +231,22 @@ pub fn running(each: &Expectation, step: &Run, now: Timestamp) -> NewEvent {
         attempt: 1,
         duration: seconds as f64,
         started: stamp(run.started, &each.zone),
-        ended: if does == Does::Closes { stamp(now, &each.zone) } else { String::new() },
+        ended: if does == Does::Closes {
+            stamp(now, &each.zone)
+        } else {
+            String::new()
+        },
         summary: summary.clone(),
         ..JobReport::default()
     };
     let mut job = serde_json::to_value(&report).unwrap_or_default();
     job["running_for"] = json!(seconds);
     NewEvent {
-        key: if does == Does::Opens { case.clone() } else { format!("{case}:closed") },
+        key: if does == Does::Opens {
+            case.clone()
+        } else {
+            format!("{case}:closed")
+        },
         kind: each.kind(),
         source: each.id.clone(),
         subject: run.name.clone(),

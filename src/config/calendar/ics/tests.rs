@@ -51,21 +51,56 @@ fn whole_days_count_and_hours_do_not() {
 
 #[test]
 fn a_rule_repeats_by_year_month_week_and_day() {
-    let years = |rule: &str| hits(&format!("DTSTART;VALUE=DATE:20241003\nRRULE:{rule}"), "2024-01-01", "2028-12-31");
+    let years = |rule: &str| {
+        hits(
+            &format!("DTSTART;VALUE=DATE:20241003\nRRULE:{rule}"),
+            "2024-01-01",
+            "2028-12-31",
+        )
+    };
     assert_eq!(years("FREQ=YEARLY").len(), 5);
-    assert_eq!(years("FREQ=YEARLY;UNTIL=20261003"), ["2024-10-03", "2025-10-03", "2026-10-03"]);
+    assert_eq!(
+        years("FREQ=YEARLY;UNTIL=20261003"),
+        ["2024-10-03", "2025-10-03", "2026-10-03"]
+    );
     assert_eq!(years("FREQ=YEARLY;COUNT=2"), ["2024-10-03", "2025-10-03"]);
-    assert_eq!(years("FREQ=YEARLY;INTERVAL=2"), ["2024-10-03", "2026-10-03", "2028-10-03"]);
+    assert_eq!(
+        years("FREQ=YEARLY;INTERVAL=2"),
+        ["2024-10-03", "2026-10-03", "2028-10-03"]
+    );
     // The fourth Thursday of November, the last Monday of May.
-    let fourth = hits("DTSTART;VALUE=DATE:20251127\nRRULE:FREQ=YEARLY;BYMONTH=11;BYDAY=4TH", "2025-01-01", "2027-12-31");
+    let fourth = hits(
+        "DTSTART;VALUE=DATE:20251127\nRRULE:FREQ=YEARLY;BYMONTH=11;BYDAY=4TH",
+        "2025-01-01",
+        "2027-12-31",
+    );
     assert_eq!(fourth, ["2025-11-27", "2026-11-26", "2027-11-25"]);
-    let last = hits("DTSTART;VALUE=DATE:20250526\nRRULE:FREQ=YEARLY;BYMONTH=5;BYDAY=-1MO", "2025-01-01", "2027-12-31");
+    let last = hits(
+        "DTSTART;VALUE=DATE:20250526\nRRULE:FREQ=YEARLY;BYMONTH=5;BYDAY=-1MO",
+        "2025-01-01",
+        "2027-12-31",
+    );
     assert_eq!(last, ["2025-05-26", "2026-05-25", "2027-05-31"]);
-    let month_ends = hits("DTSTART;VALUE=DATE:20260131\nRRULE:FREQ=MONTHLY;BYMONTHDAY=-1", "2026-01-01", "2026-04-30");
-    assert_eq!(month_ends, ["2026-01-31", "2026-02-28", "2026-03-31", "2026-04-30"]);
-    let fridays = hits("DTSTART;VALUE=DATE:20260102\nRRULE:FREQ=WEEKLY;INTERVAL=2;BYDAY=FR", "2026-01-01", "2026-02-01");
+    let month_ends = hits(
+        "DTSTART;VALUE=DATE:20260131\nRRULE:FREQ=MONTHLY;BYMONTHDAY=-1",
+        "2026-01-01",
+        "2026-04-30",
+    );
+    assert_eq!(
+        month_ends,
+        ["2026-01-31", "2026-02-28", "2026-03-31", "2026-04-30"]
+    );
+    let fridays = hits(
+        "DTSTART;VALUE=DATE:20260102\nRRULE:FREQ=WEEKLY;INTERVAL=2;BYDAY=FR",
+        "2026-01-01",
+        "2026-02-01",
+    );
     assert_eq!(fridays, ["2026-01-02", "2026-01-16", "2026-01-30"]);
-    let leap = hits("DTSTART;VALUE=DATE:20240229\nRRULE:FREQ=YEARLY", "2024-01-01", "2029-01-01");
+    let leap = hits(
+        "DTSTART;VALUE=DATE:20240229\nRRULE:FREQ=YEARLY",
+        "2024-01-01",
+        "2029-01-01",
+    );
     assert_eq!(leap, ["2024-02-29", "2028-02-29"]);
 }
 
@@ -78,7 +113,9 @@ fn single_days_of_a_rule_can_be_left_out_added_and_moved() {
     );
     let calendar = calendar(&text);
     let has = |day: &str| calendar.has(day.parse().unwrap());
-    assert!(has("2024-05-01") && has("2025-05-02") && has("2025-05-03") && has("2026-05-04") && has("2027-05-01"));
+    assert!(
+        has("2024-05-01") && has("2025-05-02") && has("2025-05-03") && has("2026-05-04") && has("2027-05-01")
+    );
     assert!(!has("2025-05-01") && !has("2026-05-01") && !has("2023-05-01"));
 }
 
@@ -108,7 +145,11 @@ fn what_is_not_understood_is_a_fault_with_its_line() {
     }
     assert_eq!(of(&event("DTSTART;VALUE=DATE:20261325")).line, 4);
     assert!(of(&event("SUMMARY:x")).message.contains("DTSTART"));
-    assert!(of("BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART:20260101").message.contains("cut off"));
+    assert!(
+        of("BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART:20260101")
+            .message
+            .contains("cut off")
+    );
 }
 
 proptest! {

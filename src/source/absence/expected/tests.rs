@@ -92,7 +92,11 @@ fn what_came_in_the_window_or_in_the_grace_is_in_time() {
 #[test]
 fn nothing_is_decided_before_the_grace_is_over_and_all_is_known() {
     let expected = daily(1);
-    let all = run(&expected, "02 08:00", &[(&[], "03 07:09"), (&[], "03 07:10"), (&[], "03 07:11")]);
+    let all = run(
+        &expected,
+        "02 08:00",
+        &[(&[], "03 07:09"), (&[], "03 07:10"), (&[], "03 07:11")],
+    );
     assert_eq!(all, [vec![], vec!["+03 07:00 0".to_owned()], vec![]]);
     assert_eq!(
         expected.wake(&Progress::begin(&expected, at("02 08:00"))),
@@ -103,7 +107,10 @@ fn nothing_is_decided_before_the_grace_is_over_and_all_is_known() {
 #[test]
 fn what_comes_late_closes_the_case_says_how_late_and_does_not_count_for_the_next() {
     let looks: [(&[&str], &str); 3] = [(&[], "03 07:30"), (&["03 08:30"], "03 08:31"), (&[], "04 07:30")];
-    assert_eq!(steps(&daily(1), "02 08:00", &looks), ["+03 07:00 0", "-03 07:00 90m", "+04 07:00 0"]);
+    assert_eq!(
+        steps(&daily(1), "02 08:00", &looks),
+        ["+03 07:00 0", "-03 07:00 90m", "+04 07:00 0"]
+    );
 }
 
 #[test]
@@ -115,7 +122,10 @@ fn a_day_that_was_left_out_does_not_make_every_day_after_it_late() {
         (&["05 06:00"], "05 07:30"),
         (&["06 06:00"], "06 07:30"),
     ];
-    assert_eq!(steps(&daily(1), "02 08:00", &looks), ["+03 07:00 0", "-03 07:00 1380m"]);
+    assert_eq!(
+        steps(&daily(1), "02 08:00", &looks),
+        ["+03 07:00 0", "-03 07:00 1380m"]
+    );
 }
 
 #[test]
@@ -124,7 +134,10 @@ fn what_comes_before_it_is_known_whether_it_is_late_waits() {
     let looks: [(&[&str], &str); 2] = [(&["03 09:00"], "03 06:00"), (&["03 06:50"], "03 09:10")];
     assert!(steps(&daily(1), "02 08:00", &looks).is_empty());
     let looks: [(&[&str], &str); 2] = [(&["03 09:00"], "03 06:00"), (&[], "03 09:10")];
-    assert_eq!(steps(&daily(1), "02 08:00", &looks), ["+03 07:00 0", "-03 07:00 120m"]);
+    assert_eq!(
+        steps(&daily(1), "02 08:00", &looks),
+        ["+03 07:00 0", "-03 07:00 120m"]
+    );
 }
 
 #[test]
@@ -134,7 +147,10 @@ fn three_of_five_is_too_few_and_the_fifth_closes() {
         (&["03 08:00"], "03 08:00"),
         (&["03 08:10"], "03 08:20"),
     ];
-    assert_eq!(steps(&daily(5), "02 08:00", &looks), ["+03 07:00 3", "-03 07:00 70m"]);
+    assert_eq!(
+        steps(&daily(5), "02 08:00", &looks),
+        ["+03 07:00 3", "-03 07:00 70m"]
+    );
 }
 
 #[test]
@@ -175,7 +191,10 @@ fn working_days_only() {
     let looks: [(&[&str], &str); 3] = [(&["06 06:00"], "06 07:30"), (&[], "08 23:00"), (&[], "09 07:30")];
     assert_eq!(steps(&expected, "05 08:00", &looks), ["+09 07:00 0"]);
     let looks: [(&[&str], &str); 2] = [(&["06 06:00"], "06 07:30"), (&["07 12:00"], "09 07:30")];
-    assert!(steps(&expected, "05 08:00", &looks).is_empty(), "Saturday is in Monday's window");
+    assert!(
+        steps(&expected, "05 08:00", &looks).is_empty(),
+        "Saturday is in Monday's window"
+    );
 }
 
 #[test]
@@ -201,7 +220,10 @@ fn so_many_within_a_time() {
     ];
     // Of three, two came in the first day; the third closes it; and when the first is a day old, only two are left.
     let found = steps(&every(24, 3), "02 08:00", &looks);
-    assert_eq!(found, ["+03 08:00 2", "-03 08:00 30m", "+03 10:00 2", "-03 10:00 30m"]);
+    assert_eq!(
+        found,
+        ["+03 08:00 2", "-03 08:00 30m", "+03 10:00 2", "-03 10:00 30m"]
+    );
 }
 
 #[test]
@@ -213,17 +235,33 @@ fn what_lay_there_when_it_began_counts_if_it_is_not_too_old() {
         assert!(progress.primed);
         (shown(first), expected.wake(&progress))
     };
-    assert!(prime(&daily(1), "03 06:30", &["03 05:00"], "03 07:30").0.is_empty());
-    assert_eq!(prime(&daily(1), "03 06:30", &["02 05:00"], "03 07:30").0, ["+03 07:00 0"]);
+    assert!(
+        prime(&daily(1), "03 06:30", &["03 05:00"], "03 07:30")
+            .0
+            .is_empty()
+    );
+    assert_eq!(
+        prime(&daily(1), "03 06:30", &["02 05:00"], "03 07:30").0,
+        ["+03 07:00 0"]
+    );
     // Began before the deadline, found after it, changed after it.
     assert_eq!(
         prime(&daily(1), "03 06:30", &["03 07:20"], "03 07:30").0,
         ["+03 07:00 0", "-03 07:00 20m"]
     );
-    let (steps, wake) = prime(&every(24, 1), "03 06:00", &["01 10:00", "03 01:00", "02 23:00"], "03 06:01");
+    let (steps, wake) = prime(
+        &every(24, 1),
+        "03 06:00",
+        &["01 10:00", "03 01:00", "02 23:00"],
+        "03 06:01",
+    );
     assert_eq!((steps, wake), (vec![], Some(at("04 01:00"))));
     let (steps, wake) = prime(&every(24, 1), "03 06:00", &["01 10:00"], "03 06:01");
-    assert_eq!((steps, wake), (vec![], Some(at("04 06:00"))), "too old: its time begins now");
+    assert_eq!(
+        (steps, wake),
+        (vec![], Some(at("04 06:00"))),
+        "too old: its time begins now"
+    );
 }
 
 #[test]
@@ -234,12 +272,19 @@ fn a_file_found_after_a_pause_came_when_it_was_changed() {
         size: 1,
         mtime_ns: i64::try_from(at(mtime).as_nanosecond()).unwrap(),
     };
-    let when = |mtime, looked: Option<&str>| {
-        Arrival::of_file(&file(mtime), at("03 12:00"), looked.map(at), None).at
-    };
+    let when =
+        |mtime, looked: Option<&str>| Arrival::of_file(&file(mtime), at("03 12:00"), looked.map(at), None).at;
     assert_eq!(when("03 06:00", Some("03 05:00")), at("03 06:00"));
-    assert_eq!(when("01 06:00", Some("03 05:00")), at("03 05:00"), "moved in with an old time");
-    assert_eq!(when("09 06:00", Some("03 05:00")), at("03 12:00"), "a time that is to come");
+    assert_eq!(
+        when("01 06:00", Some("03 05:00")),
+        at("03 05:00"),
+        "moved in with an old time"
+    );
+    assert_eq!(
+        when("09 06:00", Some("03 05:00")),
+        at("03 12:00"),
+        "a time that is to come"
+    );
     assert_eq!(when("03 06:00", None), at("03 12:00"));
 }
 
@@ -269,7 +314,10 @@ fn when_too_much_is_missing_the_oldest_is_given_up() {
             ..look("03 08:00")
         };
         let steps = daily(1).step(&mut progress, vec![], &look);
-        given_up += steps.iter().filter(|step| matches!(step, Step::GivenUp(_))).count();
+        given_up += steps
+            .iter()
+            .filter(|step| matches!(step, Step::GivenUp(_)))
+            .count();
     }
     assert_eq!((given_up, progress.open.len()), (5, MOST));
 }
