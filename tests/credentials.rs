@@ -195,6 +195,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
             template: "plain".into(),
         },
         recipients: Recipients::default(),
+        calendars: std::collections::BTreeMap::new(),
         outbox: Outbox {
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),
