@@ -54,6 +54,9 @@ const BATCH: usize = 256;
 /// Longest time between two looks at the journal, should a wake-up be lost.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Shortest wait between two rounds that nobody woke.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// How long what is due next is believed: another process may have made something due.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(500);
 
@@ -152,7 +155,7 @@ impl Dispatcher {
             self.pulse.tick();
             let pause = match self.drain().await {
                 Ok(_) => match self.memory.lock().await.next {
-                    Some(next) => LOOK.min(self.clock.until(next)),
+                    Some(next) => LOOK.min(self.clock.until(next)).max(SHORTEST),
                     None => LOOK,
                 },
                 Err(error) => {
