@@ -747,3 +747,106 @@ async fn the_loop_tells_what_is_due_by_itself() {
     running.await.unwrap();
     drop((plan, dir));
 }
+
+/// Line, message and hint of each problem of a setup.
+fn problems(settings: &str, rules: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("drop")).unwrap();
+    std::fs::create_dir_all(dir.path().join("rules")).unwrap();
+    write(dir.path(), settings, rules);
+    let found = load::setup(dir.path()).err().unwrap_or_default();
+    found
+        .iter()
+        .map(|problem| {
+            let place = problem.place.as_ref().unwrap();
+            let hint = problem.hint.clone().unwrap_or_default();
+            format!("{}:{} {} ({hint})", place.line, place.column, problem.message)
+        })
+        .collect()
+}
+
+#[test]
+fn what_cannot_be_gathered_is_said_with_its_place() {
+    let rule = |words: &str| {
+        format!(
+            "rules:\n  scans:\n    when: {{ file_arrives: {{ in: drop }} }}\n    {words}\n    \
+             mail: {{ to: ops@contoso.com }}\n"
+        )
+    };
+    for (words, expected) in [
+        (
+            "group: { wait: 0s }",
+            "4:20 no time at all is too short (write 1s or more)",
+        ),
+        (
+            "throttle: { at_most: 1, per: 0s }",
+            "4:34 no time at all is too short (write 1s or more)",
+        ),
+        (
+            "group: { wait: 5m, at: \"09:00\" }",
+            "4:14 `at` says when a group is told, and so does `wait` (keep one of them)",
+        ),
+        (
+            "group: { by: \"{{job.name}}\" }",
+            "4:21 no trigger of this rule brings `job`, only `file` (`job_fails` (or another job trigger) would \
+             bring `job`; so would `on_success` and `on_failure` of a rule with `run:`)",
+        ),
+        (
+            "throttle: { at_most: 1, per: 1h, by: \"{{file.nam}}\" }",
+            "4:45 unknown fact `file.nam` (did you mean `file.name`?)",
+        ),
+        (
+            "group: { by: folder }",
+            "4:18 `folder` is the same for every event (name a fact, as \"{{file.folder}}\", or leave `by` out)",
+        ),
+        (
+            "quiet_hours: { from: \"07:00\", to: \"07:00\" }",
+            "4:35 these quiet hours end when they begin (a rule that shall never tell needs no mail; write two \
+             different times)",
+        ),
+        (
+            "quiet_hours: { from: \"20:00\", to: \"07:00\", days: mon-fry }",
+            "4:54 `mon-fry` is not a day of the week (mon tue wed thu fri sat sun, or from one to another: mon-fri)",
+        ),
+        (
+            "quiet_hours: { from: \"20:00\", to: \"07:00\", timezone: Europe/Berlni }",
+            "4:58 `Europe/Berlni` is not a time zone (did you mean `Europe/Berlin`?)",
+        ),
+        (
+            "if: group.count > 1",
+            "4:9 only the mails of a rule with `group:` bring `group` (add `group:` to the rule)",
+        ),
+    ] {
+        assert_eq!(problems(SETTINGS, &rule(words)), [expected], "{words}");
+    }
+    for words in [
+        "group: { at: \"9:00\" }",
+        "group: { at: \"24:00\" }",
+        "group: { max: 0 }",
+        "group: { max: 1001 }",
+        "throttle: { at_most: 0, per: 1h }",
+        "throttle: { at_most: 1 }",
+        "quiet_hours: { from: \"20:00\" }",
+    ] {
+        let found = problems(SETTINGS, &rule(words));
+        assert!(
+            found.len() == 1 && found[0].starts_with("4:"),
+            "{words}: {found:?}"
+        );
+    }
+    let found = problems(&limits("{ mails_per_rule_per_hour: 0 }"), &rule("description: x"));
+    assert!(found.len() == 1 && found[0].starts_with("4:"), "{found:?}");
+    let found = problems(&limits("never"), &rule("description: x"));
+    assert!(found.len() == 1 && found[0].starts_with("4:"), "{found:?}");
+    let digest = rule("description: x").replace("contoso.com }", "contoso.com, template: digest }");
+    let found = problems(SETTINGS, &digest);
+    assert!(
+        found[0].contains("only the mails of a rule with `group:` bring `group`"),
+        "{found:?}"
+    );
+    // What says nothing of a day or time is fine, whatever is in it.
+    let fine = rule(
+        "group: { by: \"{{file.folder}}\", max: 1 }\n    quiet_hours: { from: \"20:00\", to: \"06:30\", days: [sat-sun, \"mon,tue\"] }",
+    );
+    assert_eq!(problems(SETTINGS, &fine), Vec::<String>::new());
+}
