@@ -238,7 +238,7 @@ fn calendars_that_cannot_be_used() {
 #[test]
 fn nothing_is_wrong() {
     assert_snapshot!(check_rule("    mail: { from: invoices@contoso.com, to: ops, template: file-arrived, attach: \"{{file.path}}\" }\n"), @r#"
-    all is well: 1 rule, 1 account, 7 templates, 1 watched folder
+    all is well: 1 rule, 1 account, 13 templates, 1 watched folder
     exit 0
     "#);
 }
@@ -606,7 +606,7 @@ fn keys_that_are_missing() {
     8 |     when: {}
       |     ^^^^
       |
-      = hint: one of `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `trouble`
+      = hint: one of `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
 
     5 problems
     exit 78
@@ -615,10 +615,10 @@ fn keys_that_are_missing() {
 
 #[test]
 fn options_that_do_not_exist() {
-    let settings = format!("{SETTINGS}limits: {{ mails_per_rule_per_hour: 1000 }}\n");
+    let settings = format!("{SETTINGS}quotas: {{ mails_per_rule_per_hour: 1000 }}\n");
     assert_snapshot!(check(&[
         ("tidings.yaml", &settings.replace("oauth2: { ", "oauth2: { grant: device_code, ").replace("user:", "transport: graph\n    user:")),
-        ("rules/a.yaml", "rules:\n  a:\n    when: { file_missing: { in: drop } }\n    throttle: { at_most: 1 }\n    mail: { to: ops }\n  b:\n    when: { file_arrives: { in: drop }, schedule: { every: 1h } }\n    mail: { to: ops }\n"),
+        ("rules/a.yaml", "rules:\n  a:\n    when: { file_is_odd: { in: drop } }\n    soften: { at_most: 1 }\n    mail: { to: ops }\n  b:\n    when: { file_arrives: { in: drop }, schedule: { every: 1h } }\n    mail: { to: ops }\n"),
     ]), @r#"
     error: `graph` is not known here
      --> tidings.yaml:4:16
@@ -642,7 +642,7 @@ fn options_that_do_not_exist() {
     10 | limits: { mails_per_rule_per_hour: 1000 }
        | ^^^^^^
        |
-       = hint: known are `accounts`, `defaults`, `outbox`, `recipients`
+       = hint: known are `accounts`, `calendars`, `defaults`, `outbox`, `recipients`
 
     error: unknown key `file_missing`
      --> rules/a.yaml:3:13
@@ -650,7 +650,7 @@ fn options_that_do_not_exist() {
     3 |     when: { file_missing: { in: drop } }
       |             ^^^^^^^^^^^^
       |
-      = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `trouble`
+      = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
 
     error: unknown key `throttle`
      --> rules/a.yaml:4:5
@@ -1749,7 +1749,7 @@ accounts:
     7 |   folder: { smtp: { host: localhost, ca_file: ca.pem }, folder: out, signature: signatures/office }
       |                                                                                 ^^^^^^^^^^^^^^^^^
       |
-      = hint: write templates/signatures/office.html.hbs, or take one of file-arrived, job-failed, job-recovered, job-succeeded, plain, test-message, trouble
+      = hint: write templates/signatures/office.html.hbs, or take one of digest, file-arrived, job-failed, job-recovered, job-succeeded, plain, test-message, trouble
 
     warning: there are no rules, so nothing will ever happen
     --> rules
@@ -1779,7 +1779,7 @@ fn a_secret_in_the_open_is_warned_about_and_never_shown() {
       |
       = hint: write { env: NAME }, { file: PATH } or { command: [..] } instead, and change the secret: it may be in backups
 
-    all is well: 1 rule, 1 account, 7 templates, 1 watched folder; 1 warning
+    all is well: 1 rule, 1 account, 13 templates, 1 watched folder; 1 warning
     exit 0
     "#);
     for broken in [
@@ -1877,7 +1877,7 @@ fn no_rules_at_all() {
     --> rules
      = hint: rules are written in files rules/*.yaml
 
-    all is well: 0 rules, 1 account, 7 templates, 0 watched folders; 1 warning
+    all is well: 0 rules, 1 account, 13 templates, 0 watched folders; 1 warning
     exit 0
     "#);
 }
@@ -2112,7 +2112,7 @@ mod shipped {
         assert_eq!(made.status.code(), Some(0));
         assert_eq!(
             said(&at),
-            "all is well: 5 rules, 1 account, 7 templates, 1 watched folder\nexit 0"
+            "all is well: 5 rules, 1 account, 13 templates, 1 watched folder\nexit 0"
         );
         let setup = tidings::rule::load::setup(&at).unwrap();
         assert_eq!(setup.watches[0].root, at.join("drop"));

@@ -196,6 +196,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         },
         recipients: Recipients::default(),
         calendars: std::collections::BTreeMap::new(),
+        limits: None,
         outbox: Outbox {
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),

@@ -326,6 +326,7 @@ pub(super) mod tests {
             on_success: Outcome::default(),
             on_failure: Outcome::default(),
             on_recovery: Outcome::default(),
+            telling: crate::rule::gather::Telling::default(),
         }
     }
 

@@ -1,0 +1,158 @@
+//! One rule asked about one event: its condition, then what it does and whom it tells.
+
+use crate::dispatch::Plan;
+use crate::dispatch::desk::Desk;
+use crate::dispatch::gathering::FIRED;
+use crate::entry::{Kind, Reason};
+use crate::event::Event;
+use crate::rule::Rule;
+use crate::rule::facts;
+use crate::rule::index::{Branch, Why};
+use crate::store::{Admission, RuleVerdict, Store, StoreError};
+use serde_json::Value;
+use std::io;
+use std::sync::Arc;
+
+/// Why an event cannot be dispatched just now. It stays pending, and is asked about again.
+#[derive(Debug)]
+pub(super) enum Unready {
+    /// Our own disk could not take a mail.
+    Disk(io::Error),
+    /// The store could not be read.
+    Store(StoreError),
+}
+
+impl From<io::Error> for Unready {
+    fn from(error: io::Error) -> Unready {
+        Unready::Disk(error)
+    }
+}
+
+impl From<StoreError> for Unready {
+    fn from(error: StoreError) -> Unready {
+        Unready::Store(error)
+    }
+}
+
+/// What one event, or something gathered, leads to: all of it is admitted in one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// Entries, verdicts and what is gathered.
+    pub(super) main: Admission,
+    /// Entries that a case of their own stands for.
+    pub(super) apart: Vec<Admission>,
+}
+
+impl Made {
+    /// Gives up what was written for it.
+    pub(super) fn discard(&self, store: &Store) {
+        for admission in std::iter::once(&self.main).chain(&self.apart) {
+            for entry in &admission.entries {
+                store.spool().discard(&entry.body);
+            }
+        }
+    }
+
+    /// In the order in which they are admitted.
+    pub(super) fn into_admissions(self) -> impl Iterator<Item = Admission> {
+        std::iter::once(self.main).chain(self.apart)
+    }
+}
+
+/// What a rule said: one word, and why.
+pub(super) type Said = (&'static str, String);
+
+/// What one event leads to. Reads files it must attach; changes nothing.
+///
+/// With an error, what was written until then is given up.
+pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready> {
+    let plan = Arc::clone(&desk.plan);
+    let store = desk.store.clone();
+    let mut made = Made::default();
+    made.main.event = Some(event.id);
+    desk.begin();
+    for found in plan.find(event) {
+        let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
+        let asked = Asked {
+            event,
+            rule: &found.rule,
+            plan: &plan,
+            store: &store,
+            now: desk.now,
+            nth: made.main.verdicts.iter().filter(same).count(),
+        };
+        let answer = match found.why {
+            Why::Trigger(_) => asked.triggered(desk, &mut made),
+            Why::Outcome(branch) => asked.ended(branch, desk, &mut made),
+        };
+        match answer {
+            Ok((outcome, detail)) => made.main.verdicts.push(RuleVerdict {
+                rule: found.rule.name.clone(),
+                outcome: outcome.to_owned(),
+                detail,
+            }),
+            Err(error) => {
+                made.discard(&store);
+                desk.undo();
+                return Err(error);
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// One rule asked about one event.
+pub(super) struct Asked<'a> {
+    pub(super) event: &'a Event,
+    pub(super) rule: &'a Rule,
+    pub(super) plan: &'a Plan,
+    pub(super) store: &'a Store,
+    pub(super) now: jiff::Timestamp,
+    /// How many answers of the same rule to the same event come before this one.
+    pub(super) nth: usize,
+}
+
+impl Asked<'_> {
+    fn facts(&self) -> Value {
+        facts::facts(self.event, self.rule, &self.plan.surroundings(self.now))
+    }
+
+    /// A trigger of the rule met the event: condition, then work or mails.
+    fn triggered(&self, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let facts = self.facts();
+        let why = match self
+            .rule
+            .condition
+            .as_ref()
+            .map(|condition| condition.check(&facts))
+        {
+            None => String::new(),
+            Some(Ok(decision)) if decision.holds => decision.why,
+            Some(Ok(decision)) => return Ok(("condition_false", decision.why)),
+            Some(Err(error)) => {
+                let text = format!("the condition of rule `{}` failed: {error}", self.rule.name);
+                let unmade = self.unmade(Kind::Mail, "if", Reason::new(text.clone()));
+                made.main.entries.push(unmade);
+                return Ok(("failed", text));
+            }
+        };
+        if self.rule.work.is_empty() {
+            let said = self.tell("mail", &self.rule.mails, facts, desk, made)?;
+            return Ok(said.unwrap_or((FIRED, why)));
+        }
+        self.work(&self.rule.work, "work", true, &facts, &mut made.main.entries);
+        Ok((FIRED, why))
+    }
+
+    /// The rule's own work ended.
+    fn ended(&self, branch: Branch, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let (outcome, name) = (branch.of(self.rule), branch.as_str());
+        let facts = self.facts();
+        // Mails first: they freeze what they attach before a move is even admitted.
+        let said = self.tell(name, &outcome.mails, facts.clone(), desk, made)?;
+        if !outcome.work.is_empty() {
+            self.work(&outcome.work, name, false, &facts, &mut made.main.entries);
+        }
+        Ok(said.unwrap_or_else(|| (FIRED, name.to_owned())))
+    }
+}
