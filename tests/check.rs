@@ -636,29 +636,29 @@ fn options_that_do_not_exist() {
       |
       = hint: known is only `authorization_code`
 
-    error: unknown key `limits`
+    error: unknown key `quotas`
       --> tidings.yaml:10:1
        |
-    10 | limits: { mails_per_rule_per_hour: 1000 }
+    10 | quotas: { mails_per_rule_per_hour: 1000 }
        | ^^^^^^
        |
-       = hint: known are `accounts`, `calendars`, `defaults`, `outbox`, `recipients`
+       = hint: known are `accounts`, `calendars`, `defaults`, `limits`, `outbox`, `recipients`
 
-    error: unknown key `file_missing`
+    error: unknown key `file_is_odd`
      --> rules/a.yaml:3:13
       |
-    3 |     when: { file_missing: { in: drop } }
-      |             ^^^^^^^^^^^^
+    3 |     when: { file_is_odd: { in: drop } }
+      |             ^^^^^^^^^^^
       |
       = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
 
-    error: unknown key `throttle`
+    error: unknown key `soften`
      --> rules/a.yaml:4:5
       |
-    4 |     throttle: { at_most: 1 }
-      |     ^^^^^^^^
+    4 |     soften: { at_most: 1 }
+      |     ^^^^^^
       |
-      = hint: known are `copy`, `data`, `delete`, `description`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `run`, `when`
+      = hint: known are `copy`, `data`, `delete`, `description`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `run`, `throttle`, `when`
 
     error: `file_arrives` and `schedule` cannot stand together
      --> rules/a.yaml:7:41
@@ -1749,7 +1749,7 @@ accounts:
     7 |   folder: { smtp: { host: localhost, ca_file: ca.pem }, folder: out, signature: signatures/office }
       |                                                                                 ^^^^^^^^^^^^^^^^^
       |
-      = hint: write templates/signatures/office.html.hbs, or take one of digest, file-arrived, job-failed, job-recovered, job-succeeded, plain, test-message, trouble
+      = hint: write templates/signatures/office.html.hbs, or take one of digest, file-arrived, file-came-late, file-missing, folder-backlog, job-failed, job-missing, job-recovered, job-runs-long, job-succeeded, plain, test-message, trouble
 
     warning: there are no rules, so nothing will ever happen
     --> rules
