@@ -339,6 +339,7 @@ impl House {
                 keep: Duration::from_secs(86_400),
             },
             state: dir.path().join("state"),
+            ground: tidings::ground::Ground::default(),
         };
         House {
             dir,

@@ -14,6 +14,7 @@ use crate::config::settings::{Defaults, Outbox, Recipients, Settings};
 use crate::config::shape::{self, Sound};
 use crate::config::{quantity, schema};
 use crate::entry::OnUnknown;
+use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
 use crate::suggest;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -126,6 +127,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             recipients,
             outbox,
             state,
+            ground: Ground::default(),
         },
         scan_every,
         unsure,
@@ -158,6 +160,7 @@ fn empty(dir: &Path) -> Settings {
             keep: Duration::from_secs(30 * 86_400),
         },
         state: dir.join("state"),
+        ground: Ground::default(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod rules;
 pub mod settings;
+pub mod tests;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};

@@ -3,6 +3,7 @@
 use crate::advice::Provider;
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
+use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
 use globset::GlobSet;
 use jiff::civil::Date;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub outbox: Outbox,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
+    /// Where all these folders really lie: on this machine, but for tests of rules.
+    pub ground: Ground,
 }
 
 impl Settings {

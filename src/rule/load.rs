@@ -66,6 +66,9 @@ pub enum Away {
     /// Bad luck: the setup is to run, and a share that is away must not keep the other rules from
     /// running. The watch itself tells when it comes back.
     BadLuck,
+    /// Of no account: the setup is tried out on a machine where it may never run. Programs are not looked for
+    /// either.
+    Elsewhere,
 }
 
 /// Reads and checks a whole setup, as `tidings check` does.
@@ -517,8 +520,10 @@ impl Loader<'_> {
 
     /// A complaint about a folder that is not there: an error, or a warning where that may pass.
     fn away(&mut self, mut problem: Problem) {
-        if self.away == Away::BadLuck {
-            problem.severity = Severity::Warning;
+        match self.away {
+            Away::Mistake => {}
+            Away::BadLuck => problem.severity = Severity::Warning,
+            Away::Elsewhere => return,
         }
         self.complain(problem);
     }
