@@ -1,11 +1,13 @@
 //! What came of a trial: mails, cases, commands, what is held; and a timeline of all of it for people.
 
+use crate::event::EventId;
 use crate::mail::Envelope;
 use crate::transport::stand_in::Handed;
 use crate::trial::script::Ran;
 use jiff::Timestamp;
 use mail_parser::{MessageParser, MimeHeaders as _};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// A mail that left.
 #[derive(Clone, Debug)]
@@ -82,6 +84,8 @@ pub struct Line {
     pub what: String,
     /// Why, line by line.
     pub why: Vec<String>,
+    /// The event it is about; what the rules said of it is known a little later.
+    pub event: Option<EventId>,
 }
 
 /// What came of a trial.
@@ -100,12 +104,20 @@ pub struct Ledger {
     /// All of it, in order.
     pub timeline: Vec<Line>,
     /// The setup folder with a slash behind it, which every reader knows: it is left out of the timeline.
-    pub home: String,
+    home: String,
     /// Message-IDs of mails that left, for a mail leaves once, if in parts.
     left: BTreeSet<String>,
 }
 
 impl Ledger {
+    /// An empty one, of a setup in this folder.
+    pub fn of(setup: &Path) -> Ledger {
+        Ledger {
+            home: format!("{}/", setup.display()),
+            ..Ledger::default()
+        }
+    }
+
     /// Adds a line.
     pub fn line(&mut self, at: Timestamp, what: impl Into<String>, why: Vec<String>) {
         let short = |text: String| match self.home.as_str() {
@@ -113,11 +125,37 @@ impl Ledger {
             home => text.replace(home, ""),
         };
         let line = Line {
+            event: None,
             at,
             what: short(what.into()),
             why: why.into_iter().map(short).collect(),
         };
         self.timeline.push(line);
+    }
+
+    /// Adds the line of an event.
+    pub fn event(&mut self, at: Timestamp, event: EventId, what: impl Into<String>) {
+        self.line(at, what, Vec::new());
+        if let Some(line) = self.timeline.last_mut() {
+            line.event = Some(event);
+        }
+    }
+
+    /// The events of the lines from `first` on.
+    pub fn events(&self, first: usize) -> Vec<EventId> {
+        let lines = self.timeline.iter().skip(first);
+        lines.filter_map(|line| line.event).collect()
+    }
+
+    /// Adds to the lines of an event why it led to what it led to.
+    pub fn explain(&mut self, first: usize, event: EventId, why: &[String]) {
+        let lines = self.timeline.iter_mut().skip(first);
+        for line in lines.filter(|line| line.event == Some(event)) {
+            line.why = match self.home.as_str() {
+                "" => why.to_vec(),
+                home => why.iter().map(|text| text.replace(home, "")).collect(),
+            };
+        }
     }
 
     /// Puts the lines from `first` on into the order in which things follow from each other at one instant.
@@ -126,8 +164,8 @@ impl Ledger {
             Some("rule") => 1,
             Some("job_succeeds" | "job_fails") => 2,
             Some("mail") => 3,
-            Some("held:" | "failed:") => 4,
-            Some("case") => 5,
+            Some("held:" | "failed:" | "unknown:") => 4,
+            Some("trouble") => 5,
             _ => 0,
         };
         self.timeline[first..].sort_by_key(|line| (line.at, rank(line)));

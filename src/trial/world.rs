@@ -175,10 +175,7 @@ impl World<'_> {
             rules: watch::Sender::new(Arc::new(rules_plan)),
             delivery: watch::Sender::new(Arc::new(delivery_plan)),
             keeper,
-            ledger: Ledger {
-                home: format!("{}/", setup.settings.dir.display()),
-                ..Ledger::default()
-            },
+            ledger: Ledger::of(&setup.settings.dir),
             last_event: EventId(0),
             known_held: BTreeSet::new(),
             reports: 0,
@@ -287,6 +284,7 @@ impl World<'_> {
 
     /// Lets every part do what it can until nothing moves. Tells when something is due next.
     async fn rest(&mut self, parts: &mut Parts) -> Result<Option<Timestamp>, WorldError> {
+        let first = self.ledger.timeline.len();
         let changes = self.store.changes();
         for _ in 0..TURNS {
             let before = *changes.borrow();
@@ -300,8 +298,11 @@ impl World<'_> {
                 // Work may have put files where somebody looks.
                 parts.sources.files.told(None);
             }
-            if dispatched == 0 && stepped.ended == 0 && before == *changes.borrow() {
+            if before != *changes.borrow() {
                 self.note().await?;
+            }
+            if dispatched == 0 && stepped.ended == 0 && before == *changes.borrow() {
+                self.explain(first).await?;
                 let now = self.clock.now();
                 return Ok([
                     stepped.next,
@@ -315,7 +316,7 @@ impl World<'_> {
                 .min());
             }
         }
-        self.note().await?;
+        self.explain(first).await?;
         Err(WorldError::Circle(self.clock.now()))
     }
 
@@ -511,7 +512,7 @@ impl World<'_> {
             let Some(last) = events.last() else { break };
             self.last_event = last.id;
             for event in events {
-                self.note_event(event).await?;
+                self.note_event(event);
             }
         }
         for ran in self.ends.take() {
@@ -523,7 +524,7 @@ impl World<'_> {
             self.ledger.handed(&handed);
         }
         let filter = EntryFilter {
-            states: vec![State::Held, State::Failed],
+            states: vec![State::Held, State::Failed, State::Unknown],
             limit: 1_000,
             ..EntryFilter::default()
         };
@@ -533,41 +534,45 @@ impl World<'_> {
                 continue;
             }
             let reason = entry.reason.unwrap_or_default();
-            let what = match entry.state {
-                State::Held => format!("held: {} of rule {}", entry.kind.as_str(), entry.rule),
-                _ => format!("failed: {} of rule {}", entry.kind.as_str(), entry.rule),
-            };
+            let state = entry.state.as_str();
+            let what = format!("{state}: {} of rule {}", entry.kind.as_str(), entry.rule);
             self.ledger.line(entry.changed, what, vec![reason.text.clone()]);
-            if entry.state == State::Held {
-                self.ledger.held.push(Held {
-                    at: entry.changed,
-                    rule: entry.rule,
-                    reason: reason.text,
-                });
-            }
+            self.ledger.held.push(Held {
+                at: entry.changed,
+                rule: entry.rule,
+                reason: reason.text,
+            });
         }
         self.ledger.put_in_order(first);
         Ok(())
     }
 
-    async fn note_event(&mut self, event: Event) -> Result<(), WorldError> {
-        let verdicts = match self.store.event(event.id).await? {
-            Some(detail) => detail.verdicts,
-            None => Vec::new(),
-        };
-        let mut why: Vec<String> = verdicts
-            .iter()
-            .map(|verdict| {
-                let outcome = verdict.outcome.replace('_', " ");
-                match verdict.detail.as_str() {
-                    "" => format!("rule {}: {outcome}", verdict.rule),
-                    detail => format!("rule {}: {outcome}: {detail}", verdict.rule),
-                }
-            })
-            .collect();
-        if why.is_empty() {
-            why.push("no rule is concerned".to_owned());
+    /// Adds to the events of the timeline from `first` on what the rules said of them.
+    async fn explain(&mut self, first: usize) -> Result<(), WorldError> {
+        for event in self.ledger.events(first) {
+            let verdicts = match self.store.event(event).await? {
+                Some(detail) => detail.verdicts,
+                None => Vec::new(),
+            };
+            let mut why: Vec<String> = verdicts
+                .iter()
+                .map(|verdict| {
+                    let outcome = verdict.outcome.replace('_', " ");
+                    match verdict.detail.as_str() {
+                        "" => format!("rule {}: {outcome}", verdict.rule),
+                        detail => format!("rule {}: {outcome}: {detail}", verdict.rule),
+                    }
+                })
+                .collect();
+            if why.is_empty() {
+                why.push("no rule is concerned".to_owned());
+            }
+            self.ledger.explain(first, event, &why);
         }
+        Ok(())
+    }
+
+    fn note_event(&mut self, event: Event) {
         let happening = &event.happening;
         let mut what = format!("{} {}", happening.kind.as_str(), happening.subject);
         if let Some(step) = &happening.case {
@@ -582,7 +587,8 @@ impl World<'_> {
                 kind => kind.as_str().to_owned(),
             };
             what = format!(
-                "case {}: {kind} {}: {}",
+                "{} case {}: {kind}: {}: {}",
+                happening.kind.as_str(),
                 if opened { "opened" } else { "closed" },
                 happening.subject,
                 step.text
@@ -606,8 +612,7 @@ impl World<'_> {
                 text: step.text.clone(),
             });
         }
-        self.ledger.line(event.recorded, what, why);
-        Ok(())
+        self.ledger.event(event.recorded, event.id, what);
     }
 }
 

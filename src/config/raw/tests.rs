@@ -176,7 +176,7 @@ pub struct Expectation {
     pub times: Option<u32>,
     /// A mail is accepted by its server.
     pub mail: Option<ExpectedMail>,
-    /// A mail, or work, is held: a person must mend something.
+    /// A mail, or work, waits for a person: it is held, has failed, or nobody knows whether it went out.
     pub held: Option<ExpectedHeld>,
     /// A case is opened or closed: an absence or a trouble.
     pub case: Option<ExpectedCase>,
@@ -218,7 +218,7 @@ pub struct ExpectedMail {
     pub headers: Option<BTreeMap<String, String>>,
 }
 
-/// What must be held.
+/// What must wait for a person.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectedHeld {
