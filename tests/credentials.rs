@@ -181,6 +181,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     let state = folder.join("state");
     Settings {
         dir: folder.to_owned(),
+        ground: tidings::ground::Ground::default(),
         accounts: [
             account("office", Credential::OAuth2(Box::new(oauth2))),
             account("relay", relay),

@@ -298,10 +298,11 @@ impl World<'_> {
                 // Work may have put files where somebody looks.
                 parts.sources.files.told(None);
             }
-            if before != *changes.borrow() {
+            // Not every commit is told to who waits for one.
+            let moved = dispatched > 0 || stepped.ended > 0 || before != *changes.borrow();
+            if moved {
                 self.note().await?;
-            }
-            if dispatched == 0 && stepped.ended == 0 && before == *changes.borrow() {
+            } else {
                 self.explain(first).await?;
                 let now = self.clock.now();
                 return Ok([
