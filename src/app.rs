@@ -31,6 +31,7 @@ use crate::rule::load::{self, Away, Setup};
 use crate::rule::{Rule, Trigger};
 use crate::sender::{SenderError, Senders};
 use crate::source::Watch;
+use crate::source::absence::{AbsenceSource, Expectation};
 use crate::source::file::FileSource;
 use crate::source::schedule::{Schedule, ScheduleSource};
 use crate::store::lock::{Lock, LockError};
@@ -117,6 +118,7 @@ pub struct App {
     live: Live,
     files: FileSource,
     schedules: ScheduleSource,
+    absence: AbsenceSource,
     dispatcher: Dispatcher,
     delivery: Delivery,
     gone: mpsc::UnboundedReceiver<FileRef>,
@@ -172,6 +174,12 @@ impl App {
             plan_of(&settings, &rules, senders),
         );
         let (files, files_handle) = FileSource::new(watches, store.clone(), clock.clone());
+        let (absence, absence_handle) = AbsenceSource::new(
+            expectations_of(&rules),
+            store.clone(),
+            clock.clone(),
+            Some(files_handle.clone()),
+        );
         let live = Live {
             keeper: watch::Sender::new(keeper),
             delivery: watch::Sender::new(Arc::new(delivery_plan)),
@@ -179,6 +187,7 @@ impl App {
             settings: watch::Sender::new(Arc::new(settings)),
             files: files_handle,
             schedules: schedules_handle,
+            absence: absence_handle,
             watched,
         };
         let (dispatch_pulse, delivery_pulse, store_pulse) = (
@@ -190,6 +199,7 @@ impl App {
             vec![
                 files.pulse(),
                 schedules.pulse(),
+                absence.pulse(),
                 dispatch_pulse.clone(),
                 delivery_pulse.clone(),
                 store_pulse.clone(),
@@ -221,6 +231,7 @@ impl App {
             live,
             files,
             schedules,
+            absence,
             dispatcher,
             delivery,
             gone,
@@ -258,6 +269,7 @@ impl App {
             mut live,
             files,
             schedules,
+            absence,
             dispatcher,
             delivery,
             mut gone,
@@ -271,6 +283,7 @@ impl App {
         let looked = first_look(store.clone(), live.watched.clone(), clock.now());
         tasks.spawn("files", files.run(stopping.clone()));
         tasks.spawn("schedules", schedules.run(stopping.clone()));
+        tasks.spawn("absence", absence.run(stopping.clone()));
         tasks.spawn("dispatch", dispatcher.run(stopping.clone()));
         tasks.spawn(delivery::NAME, delivery.run(stopping.clone(), stop.now.clone()));
         tasks.spawn(
@@ -349,7 +362,8 @@ impl App {
         let before = self.store.counts().await?;
         let notice = async {
             self.files.look().await?;
-            self.schedules.look().await
+            self.schedules.look().await?;
+            self.absence.look().await
         };
         // What was not noticed is noticed next time.
         tokio::select! {
@@ -359,6 +373,8 @@ impl App {
         while !stop.soon.is_cancelled() {
             let dispatched = self.dispatcher.drain().await?;
             self.delivery.drain(&stop.soon, &stop.now).await?;
+            // Work that ended may be what was missing.
+            self.absence.look().await?;
             if dispatched == 0 && self.store.pending_events(1).await?.is_empty() {
                 break;
             }
@@ -420,6 +436,17 @@ fn oauth_accounts(settings: &Settings) -> Vec<(String, crate::config::settings::
         .values()
         .filter_map(|account| match &account.credential {
             Credential::OAuth2(oauth) => Some((account.name.clone(), (**oauth).clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What a set of rules expects, or does not want to go on.
+pub fn expectations_of(rules: &[Rule]) -> Vec<Expectation> {
+    let triggers = rules.iter().flat_map(|rule| &rule.triggers);
+    triggers
+        .filter_map(|trigger| match trigger {
+            Trigger::Absence(expectation) => Some((**expectation).clone()),
             _ => None,
         })
         .collect()

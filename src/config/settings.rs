@@ -1,6 +1,7 @@
 //! Settings as they are meant: `tidings.yaml`, checked. Nothing here asks what was typed.
 
 use crate::advice::Provider;
+use crate::config::calendar::Calendar;
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
 use crate::ground::Ground;
@@ -10,6 +11,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -26,6 +28,8 @@ pub struct Settings {
     pub recipients: Recipients,
     /// Where effects wait, and how long.
     pub outbox: Outbox,
+    /// Days on which deadlines do not count, by name.
+    pub calendars: BTreeMap<String, Arc<Calendar>>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
     /// Where all these folders really lie: on this machine, but for tests of rules.

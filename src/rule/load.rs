@@ -8,11 +8,13 @@
 //! | file | is about |
 //! |---|---|
 //! | [`trigger`] | `when:` and the watches it needs |
+//! | [`absence`] | those of them with a deadline or a limit |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
+pub mod absence;
 pub mod circle;
 pub mod mail;
 pub mod sample;
@@ -394,7 +396,7 @@ impl Loader<'_> {
             .0
             .iter()
             .enumerate()
-            .filter_map(|(index, trigger)| self.trigger(&when.item(index), trigger))
+            .filter_map(|(index, trigger)| self.trigger(&when.item(index), &name, trigger))
             .collect();
         let kinds: Vec<_> = raw.when.0.iter().map(trigger::word).collect();
         let data = Value::Object(raw.data.unwrap_or_default());
@@ -445,7 +447,8 @@ impl Loader<'_> {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            if !has_work && !damaged {
+            let closes = branch == Branch::Recovery && kinds.iter().any(|kind| kind.is_absence());
+            if !has_work && !closes && !damaged {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))

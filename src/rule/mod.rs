@@ -10,6 +10,7 @@ use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
 use crate::source::Wanted;
+use crate::source::absence::Expectation;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
 use serde_json::Value;
@@ -63,6 +64,8 @@ pub enum Trigger {
     JobFinishes(GlobMatcher),
     /// It ended well for the first time since a failure.
     JobRecovers(GlobMatcher),
+    /// Something did not come by its deadline, or goes on for too long; its cases open and close.
+    Absence(Box<Expectation>),
     /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
     Trouble(Vec<String>),
 }

@@ -10,8 +10,8 @@ use crate::store::sqlite::writer::{Tx, Urgency};
 use crate::store::sqlite::{self, Durable, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, SeenFile, Store, StoreError,
-    WatchMemory,
+    Grant, INLINE_LIMIT, Inner, Lane, Lying, NewCase, Purged, Recorded, Recovery, SeenFile, Store,
+    StoreError, WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -259,6 +259,13 @@ impl Store {
     pub async fn seen(&self, watch: &str) -> Result<Vec<SeenFile>, StoreError> {
         let watch = watch.to_owned();
         self.read(move |connection| files::seen(connection, &watch)).await
+    }
+
+    /// What lies in a watched folder, as far as it is known, and since when.
+    pub async fn lying(&self, watch: &str) -> Result<Vec<Lying>, StoreError> {
+        let watch = watch.to_owned();
+        self.read(move |connection| files::lying(connection, &watch))
+            .await
     }
 
     /// All watches there ever were.
