@@ -4,6 +4,7 @@
 pub mod condition;
 pub mod facts;
 pub mod index;
+pub mod ladder;
 pub mod load;
 
 use crate::action::email::MailSpec;
