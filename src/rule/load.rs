@@ -11,9 +11,11 @@
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
+//! | [`ladder`] | `remind:`, `escalate:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
 pub mod circle;
+pub mod ladder;
 pub mod mail;
 pub mod sample;
 pub mod trigger;
@@ -394,7 +396,7 @@ impl Loader<'_> {
             .filter_map(|(index, trigger)| self.trigger(&when.item(index), trigger))
             .collect();
         let kinds: Vec<_> = raw.when.0.iter().map(trigger::word).collect();
-        let data = Value::Object(raw.data.unwrap_or_default());
+        let data = Value::Object(raw.data.clone().unwrap_or_default());
         let words_of = |branch| Words::of(&kinds, branch, &data, damage.when);
         let words = words_of(None);
         let source = raw.condition.as_deref().filter(|_| !damage.when);
@@ -438,11 +440,12 @@ impl Loader<'_> {
                 mails = prepared;
             }
         }
+        let of_cases = raw.when.0.iter().all(ladder::opens_case);
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            if !has_work && !damaged {
+            if !has_work && !damaged && !(branch == Branch::Recovery && of_cases) {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
@@ -452,7 +455,9 @@ impl Loader<'_> {
                         ),
                 );
             }
-            loader.outcome(&at.key(key), &name, written, &words_of(Some(branch)), damaged)
+            // Without work, what is over is the case, and there is no job to speak of.
+            let words = words_of(has_work.then_some(branch));
+            loader.outcome(&at.key(key), &name, written, &words, damaged)
         };
         if let Some(written) = &raw.on_success {
             let made = outcome(self, "on_success", Some(written), Branch::Success);
@@ -461,8 +466,16 @@ impl Loader<'_> {
         }
         let on_failure = outcome(self, "on_failure", raw.on_failure.as_ref(), Branch::Failure);
         let on_recovery = outcome(self, "on_recovery", raw.on_recovery.as_ref(), Branch::Recovery);
+        let ground = ladder::Ground {
+            at,
+            words: &words,
+            has_work,
+            damaged,
+        };
+        let ladder = self.ladder(&raw, &ground);
         let idle = !has_work
             && raw.mail.is_none()
+            && raw.escalate.is_none()
             && [&raw.on_success, &raw.on_failure, &raw.on_recovery]
                 .iter()
                 .all(|outcome| outcome.is_none());
@@ -478,7 +491,7 @@ impl Loader<'_> {
         }
         (triggers.len() == many).then_some(Rule {
             name,
-            description: raw.description,
+            description: raw.description.clone(),
             place,
             triggers,
             condition,
@@ -489,6 +502,7 @@ impl Loader<'_> {
             on_success,
             on_failure,
             on_recovery,
+            ladder,
         })
     }
 
