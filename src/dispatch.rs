@@ -16,8 +16,14 @@
 
 mod ask;
 mod compose;
+mod go_on;
+mod ladder;
+pub mod pause;
 
 use crate::clock::Clock;
+use crate::dispatch::ask::Round;
+use crate::dispatch::ladder::{Due, Known};
+use crate::dispatch::pause::Board;
 use crate::config::settings::Settings;
 use crate::event::{self, Event, EventId};
 use crate::mail::header::one_line;
@@ -25,8 +31,9 @@ use crate::pulse::Pulse;
 use crate::rule::index::{Match, Rules};
 use crate::store::{Admission, Store, StoreError};
 use crate::template::Templates;
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +93,8 @@ pub struct Dispatcher {
     plan: watch::Receiver<Arc<Plan>>,
     clock: Clock,
     pulse: Pulse,
+    /// The plan by which the ladders were set last.
+    timed: Mutex<Weak<Plan>>,
 }
 
 impl Dispatcher {
@@ -96,6 +105,7 @@ impl Dispatcher {
             plan,
             clock,
             pulse,
+            timed: Mutex::new(Weak::new()),
         }
     }
 
@@ -119,61 +129,136 @@ impl Dispatcher {
         }
     }
 
-    /// Dispatches until the journal has nothing pending. Tells how many events that were.
+    /// Dispatches until the journal has nothing pending and nothing gathered is due. Tells how many events that
+    /// were.
     pub async fn drain(&self) -> Result<usize, StoreError> {
         let mut count = 0;
         loop {
-            let events = self.store.pending_events(BATCH).await?;
+            let mut events = self.store.pending_events(BATCH).await?;
+            let plan = Arc::clone(&self.plan.borrow());
+            let now = self.clock.now();
+            let board = Board::read(&self.store, now).await?;
+            self.go_on(&plan, &board, now).await?;
+            self.retime(&plan, &board, now).await?;
             if events.is_empty() {
-                return Ok(count);
+                if self.fall_due(&plan, board, now).await? == 0 {
+                    return Ok(count);
+                }
+                continue;
+            }
+            // What depends on how a case stands is asked alone, after all that came before it.
+            match events.iter().position(|event| ladder::concerns(&plan, event)) {
+                Some(0) => events.truncate(1),
+                Some(before) => events.truncate(before),
+                None => {}
+            }
+            let mut known = HashMap::new();
+            if let [event] = events.as_slice() {
+                for found in plan.find(event) {
+                    if let Some(ladder) = Known::read(&self.store, &found.rule, event, now).await? {
+                        known.insert(found.rule.name.clone(), ladder);
+                    }
+                }
             }
             count += events.len();
-            let plan = Arc::clone(&self.plan.borrow());
-            let (store, now) = (self.store.clone(), self.clock.now());
-            let prepared = tokio::task::spawn_blocking(move || {
-                let each = events.iter().map(|event| {
-                    ask::admission(event, &plan, &store, now).map_err(|error| (event.id, error))
-                });
-                each.collect::<Vec<_>>()
-            });
-            // A panic in a template engine must not lose the batch: it stays pending, and is told.
-            let prepared = match prepared.await {
-                Ok(prepared) => prepared,
-                Err(error) => {
-                    tracing::error!(%error, "preparing effects failed");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    continue;
-                }
+            let round = Round {
+                plan,
+                store: self.store.clone(),
+                now,
+                board,
+                known,
+            };
+            let prepared = self
+                .prepared(move || {
+                    let each = events
+                        .iter()
+                        .map(|event| ask::admission(event, &round).map_err(|error| (event.id, error)));
+                    each.collect::<Vec<_>>()
+                })
+                .await;
+            let Some(prepared) = prepared else {
+                continue;
             };
             // What the spool could not take stays pending, and everything else goes its way.
             let (admissions, disk): (Vec<_>, Vec<_>) = prepared.into_iter().partition(Result::is_ok);
-            let admissions: Vec<Admission> = admissions.into_iter().flatten().collect();
-            for admission in &admissions {
-                tracing::debug!(
-                    event = admission.event.map(|event| event.0),
-                    entries = admission.entries.len(),
-                    "event dispatched"
-                );
-            }
-            let held: Vec<_> = admissions.iter().flat_map(held).collect();
-            let admitted = self.store.admit(admissions).await?;
-            for (entry, held) in admitted.iter().flatten().zip(held) {
-                if let Some((event, rule, reason)) = held
-                    && entry.fresh
-                {
-                    tracing::warn!(entry = %entry.id, %event, rule, reason, "held, a person must mend something");
-                }
-            }
-            self.pulse.tick();
+            self.admit(admissions.into_iter().flatten().collect()).await?;
             if let Some((event, source)) = disk.into_iter().find_map(Result::err) {
                 tracing::error!(%event, error = %source, "no space for a mail; its event waits");
-                return Err(StoreError::File {
-                    what: "cannot write to",
-                    path: self.store.path().with_file_name("spool"),
-                    source: Arc::new(source),
-                });
+                return Err(self.no_space(source));
             }
         }
+    }
+
+    /// Composes where it may block. A panic in a template engine must not lose what is at hand: it stays as it
+    /// is, and is told.
+    async fn prepared<T: Send + 'static>(&self, prepare: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        match tokio::task::spawn_blocking(prepare).await {
+            Ok(prepared) => Some(prepared),
+            Err(error) => {
+                tracing::error!(%error, "preparing effects failed");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                None
+            }
+        }
+    }
+
+    async fn admit(&self, admissions: Vec<Admission>) -> Result<(), StoreError> {
+        for admission in &admissions {
+            tracing::debug!(
+                event = admission.event.map(|event| event.0),
+                entries = admission.entries.len(),
+                "event dispatched"
+            );
+        }
+        let held: Vec<_> = admissions.iter().flat_map(held).collect();
+        let admitted = self.store.admit(admissions).await?;
+        for (entry, held) in admitted.iter().flatten().zip(held) {
+            if let Some((event, rule, reason)) = held
+                && entry.fresh
+            {
+                tracing::warn!(entry = %entry.id, %event, rule, reason, "held, a person must mend something");
+            }
+        }
+        self.pulse.tick();
+        Ok(())
+    }
+
+    fn no_space(&self, source: std::io::Error) -> StoreError {
+        StoreError::File {
+            what: "cannot write to",
+            path: self.store.path().with_file_name("spool"),
+            source: Arc::new(source),
+        }
+    }
+
+    /// Deals with what fell due. Tells how much that was.
+    async fn fall_due(
+        &self,
+        plan: &Arc<Plan>,
+        mut board: Board,
+        now: jiff::Timestamp,
+    ) -> Result<usize, StoreError> {
+        let due = self.store.due_gatherings(now, BATCH).await?;
+        for gathering in &due {
+            if let Some(gathers) = board.stop(gathering) {
+                let made = Admission {
+                    gathers,
+                    ..Admission::default()
+                };
+                self.admit(vec![made]).await?;
+                continue;
+            }
+            let Some(step) = Due::read(&self.store, gathering, now).await? else {
+                continue;
+            };
+            let (plan, store) = (Arc::clone(plan), self.store.clone());
+            match self.prepared(move || step.settle(&plan, &store, now)).await {
+                None => {}
+                Some(Ok(made)) => self.admit(vec![made]).await?,
+                Some(Err(source)) => return Err(self.no_space(source)),
+            }
+        }
+        Ok(due.len())
     }
 }
 

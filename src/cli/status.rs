@@ -23,6 +23,7 @@ struct Status {
     counts: BTreeMap<(Kind, State), u64>,
     pending: bool,
     cases: Vec<Case>,
+    paused: Vec<super::pause::Waiting>,
     setup: Result<(usize, usize), usize>,
     reload: Option<Value>,
 }
@@ -76,6 +77,7 @@ async fn gather(
         counts: store.counts().await?,
         pending: !store.pending_events(1).await?.is_empty(),
         cases: store.open_cases().await?,
+        paused: super::pause::all(store, Timestamp::now()).await?,
         setup,
         reload: store.marks("reload").await?.pop().map(|(_, mark)| mark),
     })
@@ -98,6 +100,7 @@ fn as_json(status: &Status) -> Value {
             json!({ "kind": kind.as_str(), "state": state.as_str(), "count": count })
         }).collect::<Vec<_>>(),
         "events_pending": status.pending,
+        "paused": status.paused.iter().map(super::pause::Waiting::as_json).collect::<Vec<_>>(),
         "troubles": status.cases.iter().map(|case| json!({
             "key": case.key, "kind": case.kind, "subject": case.subject, "reason": case.reason,
             "since": case.opened.to_string(),
@@ -160,6 +163,11 @@ fn described(status: &Status, now: Timestamp) -> String {
             });
             lines.push(format!("  {}: {next}", show::clean(rule)));
         }
+    }
+    if !status.paused.is_empty() {
+        lines.push("paused:".to_owned());
+        let paused = status.paused.iter();
+        lines.extend(paused.map(|each| format!("  {}", each.described(now))));
     }
     let counted: Vec<String> = status
         .counts

@@ -1,47 +1,64 @@
 //! One rule asked about one event: its condition, then what it does and whom it tells.
 
 use crate::dispatch::Plan;
+use crate::dispatch::ladder::Known;
+use crate::dispatch::pause::Board;
 use crate::entry::{Kind, NewEntry, Reason};
 use crate::event::Event;
-use crate::rule::facts::{self, Surroundings};
-use crate::rule::index::{Branch, Why};
+use crate::rule::facts::{self, Surroundings, case_key};
+use crate::rule::index::{Branch, Match, Why};
 use crate::rule::{Outcome, Rule};
 use crate::store::{Admission, RuleVerdict, Store};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
+
+/// What rules are asked with.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// The rules, and what they need.
+    pub plan: Arc<Plan>,
+    /// Where large mails are spooled.
+    pub store: Store,
+    /// The time.
+    pub now: jiff::Timestamp,
+    /// Which rules are paused.
+    pub board: Board,
+    /// What is known of the ladders of rules, where the one event at hand is about a case.
+    pub known: HashMap<String, Known>,
+}
 
 /// What one event leads to. Reads files it must attach; changes nothing.
 ///
 /// The error is our own disk's; what was written until then is given up.
-pub(super) fn admission(
-    event: &Event,
-    plan: &Plan,
-    store: &Store,
-    now: jiff::Timestamp,
-) -> io::Result<Admission> {
+pub(super) fn admission(event: &Event, round: &Round) -> io::Result<Admission> {
+    put(event, round, |_| true)
+}
+
+/// The same for one rule alone, which was paused when it was asked first.
+pub(super) fn again(event: &Event, rule: &str, round: &Round) -> io::Result<Admission> {
+    put(event, round, |found| found.rule.name == rule)
+}
+
+fn put(event: &Event, round: &Round, asks: impl Fn(&Match) -> bool) -> io::Result<Admission> {
     let mut made = Admission {
         event: Some(event.id),
-        entries: Vec::new(),
-        verdicts: Vec::new(),
         ..Admission::default()
     };
-    for found in plan.find(event) {
+    for found in round.plan.find(event).iter().filter(|found| asks(found)) {
         let asked = Asked {
             event,
             rule: &found.rule,
-            plan,
-            store,
-            now,
+            plan: &round.plan,
+            store: &round.store,
+            now: round.now,
         };
-        let answer = match found.why {
-            Why::Trigger(_) => asked.triggered(&mut made.entries),
-            Why::Outcome(branch) => asked.ended(branch, &mut made.entries),
-        };
-        let (outcome, detail) = match answer {
+        let (outcome, detail) = match asked.answer(found.why, round, &mut made) {
             Ok(answer) => answer,
             Err(error) => {
                 for entry in &made.entries {
-                    store.spool().discard(&entry.body);
+                    round.store.spool().discard(&entry.body);
                 }
                 return Err(error);
             }
@@ -65,13 +82,56 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn facts(&self) -> Value {
+    pub(super) fn facts(&self) -> Value {
         let zone = self.plan.settings.defaults.timezone.clone();
         let surroundings = Surroundings {
             host: self.plan.host.clone(),
             now: self.now.to_zoned(zone),
         };
         facts::facts(self.event, self.rule, &surroundings)
+    }
+
+    fn answer(&self, why: Why, round: &Round, made: &mut Admission) -> io::Result<(&'static str, String)> {
+        let name = &self.rule.name;
+        let known = round.known.get(name);
+        let case = case_key(self.event, name);
+        if round.board.is_paused(name) {
+            return Ok(self.paused(why, case, &round.board, made));
+        }
+        match (why, case) {
+            (Why::Trigger(_), _) => {
+                let answer = self.triggered(&mut made.entries)?;
+                if answer.0 == "fired" {
+                    self.follow(known, &mut made.gathers);
+                }
+                Ok(answer)
+            }
+            (Why::Outcome(Branch::Recovery), Some(_)) => self.over(known, made),
+            (Why::Outcome(branch), _) => self.ended(branch, &mut made.entries),
+        }
+    }
+
+    /// The rule is paused: what would follow is kept. Its condition is asked all the same, so that nothing waits
+    /// which never leads to anything.
+    fn paused(
+        &self,
+        why: Why,
+        case: Option<String>,
+        board: &Board,
+        made: &mut Admission,
+    ) -> (&'static str, String) {
+        if let (Why::Trigger(_), Some(condition)) = (why, &self.rule.condition)
+            && let Ok(decision) = condition.check(&self.facts())
+            && !decision.holds
+        {
+            return ("condition_false", decision.why);
+        }
+        if let (Why::Outcome(Branch::Recovery), Some(case)) = (why, case) {
+            // Reminders that wait are wrong from now on, whenever the rule goes on.
+            made.over.push(case);
+        }
+        let text = board.keep(&self.rule.name, self.event.id, &mut made.gathers);
+        ("paused", text.unwrap_or_default())
     }
 
     /// A trigger of the rule met the event: condition, then work or mails.

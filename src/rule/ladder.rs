@@ -83,7 +83,7 @@ impl Climbed {
 }
 
 /// One thing to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Say {
     /// Reminder of that number, from 1.
     Reminder(u32),
