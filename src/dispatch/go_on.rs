@@ -137,7 +137,8 @@ impl Dispatcher {
                 match self.prepared(move || ask::again(&event, &rule, &round)).await {
                     Some(Ok(made)) => made,
                     Some(Err(source)) => return Err(self.no_space(source)),
-                    None => return Err(StoreError::Closed),
+                    // Told already; it is tried again.
+                    None => return Err(self.no_space(std::io::Error::other("a mail could not be prepared"))),
                 }
             }
         };

@@ -156,7 +156,7 @@ impl Known {
         let kept = store.gathering(&rule.name, &key(&case)).await?;
         known.standing = kept.as_ref().and_then(Standing::read);
         if opens(event) {
-            known.passed = known.standing.is_none() && passed(store, event).await?;
+            known.passed = known.standing.is_none() && passed(store, &rule.name, event).await?;
         } else if let Some(standing) = &known.standing {
             known.waits = waits(store, &rule.name, standing.event, now).await?;
         } else {
@@ -170,8 +170,8 @@ impl Known {
     }
 }
 
-/// Whether what this event opened is over, and the rules were told.
-async fn passed(store: &Store, opening: &Event) -> Result<bool, StoreError> {
+/// Whether what this event opened is over, and the rule was asked about that.
+async fn passed(store: &Store, rule: &str, opening: &Event) -> Result<bool, StoreError> {
     let happening = &opening.happening;
     let filter = match &happening.case {
         Some(step) => {
@@ -202,10 +202,15 @@ async fn passed(store: &Store, opening: &Event) -> Result<bool, StoreError> {
         .iter()
         .find(|event| happening.case.is_some() || event.happening.subject == happening.subject);
     match end {
-        Some(end) => Ok(store
-            .event(end.id)
-            .await?
-            .is_some_and(|detail| detail.dispatched.is_some())),
+        Some(end) => {
+            // A rule that was paused will be asked about it yet.
+            let asked = store.event(end.id).await?.is_some_and(|detail| {
+                let mut verdicts = detail.verdicts.iter();
+                detail.dispatched.is_some()
+                    && !verdicts.any(|verdict| verdict.rule == rule && verdict.outcome == "paused")
+            });
+            Ok(asked)
+        }
         None => Ok(false),
     }
 }
