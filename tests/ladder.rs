@@ -87,7 +87,7 @@ async fn after_a_long_downtime_there_is_one_reminder_and_each_rung() {
             "Mon 13:00 it: office is down",
             "Thu 10:17 it: Reminder 1: office is down",
             "Thu 10:17 head: down for 249420 s",
-            "Thu 10:17 boss: Escalation 2: office",
+            "Thu 10:17 boss: Escalation 2: office: the sign-in was refused",
             "Thu 12:17 it: Reminder 2: office is down",
         ]
     );
@@ -205,7 +205,7 @@ async fn a_reminder_that_could_not_be_composed_comes_when_it_is_mended() {
     assert_eq!(
         desk.told().await,
         [
-            "Mon 09:00 it: office is down ",
+            "Mon 09:00 it: office is down",
             "Mon 11:10 it: Reminder 1: office is down",
         ]
     );

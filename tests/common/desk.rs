@@ -12,6 +12,7 @@ use tidings::event::{Event, EventId, Kind, NewEvent};
 use tidings::pulse::Pulse;
 use tidings::rule::index::Rules;
 use tidings::rule::load;
+use tidings::source::job::JobReport;
 use tidings::store::{Batch, EntryFilter, EventFilter, NewCase, Store};
 use tokio::sync::watch;
 
@@ -135,13 +136,19 @@ impl Desk {
 
     /// A job ended.
     pub async fn job(&self, name: &str, run: u32, ok: bool) {
+        let report = JobReport {
+            name: name.to_owned(),
+            ok,
+            exit_code: Some(i32::from(!ok)),
+            ..JobReport::default()
+        };
         let event = NewEvent {
             key: format!("job:{name}:{run}"),
             kind: if ok { Kind::JobSucceeds } else { Kind::JobFails },
             source: String::new(),
             subject: name.to_owned(),
             time: self.now(),
-            facts: Map::from_iter([("job".to_owned(), json!({ "name": name, "ok": ok }))]),
+            facts: Map::from_iter([("job".to_owned(), json!(report))]),
             file: None,
             origin: None,
             case: None,
