@@ -1,73 +1,114 @@
 //! One rule asked about one event: its condition, then what it does and whom it tells.
 
 use crate::dispatch::Plan;
-use crate::dispatch::ladder::Known;
-use crate::dispatch::pause::Board;
-use crate::entry::{Kind, NewEntry, Reason};
+use crate::dispatch::desk::Desk;
+use crate::dispatch::gathering::FIRED;
+use crate::entry::{Kind, Reason};
 use crate::event::Event;
-use crate::rule::facts::{self, Surroundings, case_key};
+use crate::rule::Rule;
+use crate::rule::facts::{self, case_key};
 use crate::rule::index::{Branch, Match, Why};
-use crate::rule::{Outcome, Rule};
-use crate::store::{Admission, RuleVerdict, Store};
+use crate::store::{Admission, RuleVerdict, Store, StoreError};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-/// What rules are asked with.
+/// Why an event cannot be dispatched just now. It stays pending, and is asked about again.
 #[derive(Debug)]
-pub(super) struct Round {
-    /// The rules, and what they need.
-    pub plan: Arc<Plan>,
-    /// Where large mails are spooled.
-    pub store: Store,
-    /// The time.
-    pub now: jiff::Timestamp,
-    /// Which rules are paused.
-    pub board: Board,
-    /// What is known of the ladders of rules, where the one event at hand is about a case.
-    pub known: HashMap<String, Known>,
+pub(super) enum Unready {
+    /// Our own disk could not take a mail.
+    Disk(io::Error),
+    /// The store could not be read.
+    Store(StoreError),
 }
+
+impl From<io::Error> for Unready {
+    fn from(error: io::Error) -> Unready {
+        Unready::Disk(error)
+    }
+}
+
+impl From<StoreError> for Unready {
+    fn from(error: StoreError) -> Unready {
+        Unready::Store(error)
+    }
+}
+
+/// What one event, or something gathered, leads to: all of it is admitted in one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// Entries, verdicts and what is gathered.
+    pub(super) main: Admission,
+    /// Entries that a case of their own stands for.
+    pub(super) apart: Vec<Admission>,
+}
+
+impl Made {
+    /// Gives up what was written for it.
+    pub(super) fn discard(&self, store: &Store) {
+        for admission in std::iter::once(&self.main).chain(&self.apart) {
+            for entry in &admission.entries {
+                store.spool().discard(&entry.body);
+            }
+        }
+    }
+
+    /// In the order in which they are admitted.
+    pub(super) fn into_admissions(self) -> impl Iterator<Item = Admission> {
+        std::iter::once(self.main).chain(self.apart)
+    }
+}
+
+/// The condition did not hold.
+const CONDITION_FALSE: &str = "condition_false";
+/// The condition, or what tells events apart, could not be evaluated.
+pub(super) const FAILED: &str = "failed";
+/// The rule is paused.
+pub(super) const PAUSED: &str = "paused";
+
+/// What a rule said: one word, and why.
+pub(super) type Said = (&'static str, String);
 
 /// What one event leads to. Reads files it must attach; changes nothing.
 ///
-/// The error is our own disk's; what was written until then is given up.
-pub(super) fn admission(event: &Event, round: &Round) -> io::Result<Admission> {
-    put(event, round, |_| true)
+/// With an error, what was written until then is given up.
+pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready> {
+    put(event, desk, |_| true)
 }
 
 /// The same for one rule alone, which was paused when it was asked first.
-pub(super) fn again(event: &Event, rule: &str, round: &Round) -> io::Result<Admission> {
-    put(event, round, |found| found.rule.name == rule)
+pub(super) fn again(event: &Event, rule: &str, desk: &mut Desk) -> Result<Made, Unready> {
+    put(event, desk, |found| found.rule.name == rule)
 }
 
-fn put(event: &Event, round: &Round, asks: impl Fn(&Match) -> bool) -> io::Result<Admission> {
-    let mut made = Admission {
-        event: Some(event.id),
-        ..Admission::default()
-    };
-    for found in round.plan.find(event).iter().filter(|found| asks(found)) {
+fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<Made, Unready> {
+    let plan = Arc::clone(&desk.plan);
+    let store = desk.store.clone();
+    let mut made = Made::default();
+    made.main.event = Some(event.id);
+    desk.begin();
+    for found in plan.find(event).into_iter().filter(asks) {
+        let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
         let asked = Asked {
             event,
             rule: &found.rule,
-            plan: &round.plan,
-            store: &round.store,
-            now: round.now,
+            plan: &plan,
+            store: &store,
+            now: desk.now,
+            nth: made.main.verdicts.iter().filter(same).count(),
         };
-        let (outcome, detail) = match asked.answer(found.why, round, &mut made) {
-            Ok(answer) => answer,
+        match asked.answer(found.why, desk, &mut made) {
+            Ok((outcome, detail)) => made.main.verdicts.push(RuleVerdict {
+                rule: found.rule.name.clone(),
+                outcome: outcome.to_owned(),
+                detail,
+            }),
             Err(error) => {
-                for entry in &made.entries {
-                    round.store.spool().discard(&entry.body);
-                }
+                made.discard(&store);
+                desk.undo();
                 return Err(error);
             }
-        };
-        made.verdicts.push(RuleVerdict {
-            rule: found.rule.name.clone(),
-            outcome: outcome.to_owned(),
-            detail,
-        });
+        }
     }
     Ok(made)
 }
@@ -79,63 +120,55 @@ pub(super) struct Asked<'a> {
     pub(super) plan: &'a Plan,
     pub(super) store: &'a Store,
     pub(super) now: jiff::Timestamp,
+    /// How many answers of the same rule to the same event come before this one.
+    pub(super) nth: usize,
 }
 
 impl Asked<'_> {
     pub(super) fn facts(&self) -> Value {
-        let zone = self.plan.settings.defaults.timezone.clone();
-        let surroundings = Surroundings {
-            host: self.plan.host.clone(),
-            now: self.now.to_zoned(zone),
-        };
-        facts::facts(self.event, self.rule, &surroundings)
+        facts::facts(self.event, self.rule, &self.plan.surroundings(self.now))
     }
 
-    fn answer(&self, why: Why, round: &Round, made: &mut Admission) -> io::Result<(&'static str, String)> {
+    fn answer(&self, why: Why, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
         let name = &self.rule.name;
-        let known = round.known.get(name);
         let case = case_key(self.event, name);
-        if round.board.is_paused(name) {
-            return Ok(self.paused(why, case, &round.board, made));
+        if desk.board.is_paused(name) {
+            return Ok(self.paused(why, case, desk, made));
         }
         match (why, case) {
             (Why::Trigger(_), _) => {
-                let answer = self.triggered(&mut made.entries)?;
-                if answer.0 == "fired" {
-                    self.follow(known, &mut made.gathers);
+                let said = self.triggered(desk, made)?;
+                if !matches!(said.0, CONDITION_FALSE | FAILED) {
+                    self.follow(desk.known.get(name), &mut made.main.gathers);
                 }
-                Ok(answer)
+                Ok(said)
             }
-            (Why::Outcome(Branch::Recovery), Some(_)) => self.over(known, made),
-            (Why::Outcome(branch), _) => self.ended(branch, &mut made.entries),
+            (Why::Outcome(Branch::Recovery), Some(_)) => self.over(desk, made),
+            (Why::Outcome(branch), _) => self.ended(branch, desk, made),
         }
     }
 
     /// The rule is paused: what would follow is kept. Its condition is asked all the same, so that nothing waits
     /// which never leads to anything.
-    fn paused(
-        &self,
-        why: Why,
-        case: Option<String>,
-        board: &Board,
-        made: &mut Admission,
-    ) -> (&'static str, String) {
+    fn paused(&self, why: Why, case: Option<String>, desk: &Desk, made: &mut Made) -> Said {
         if let (Why::Trigger(_), Some(condition)) = (why, &self.rule.condition)
             && let Ok(decision) = condition.check(&self.facts())
             && !decision.holds
         {
-            return ("condition_false", decision.why);
+            return (CONDITION_FALSE, decision.why);
         }
         if let (Why::Outcome(Branch::Recovery), Some(case)) = (why, case) {
             // Reminders that wait are wrong from now on, whenever the rule goes on.
-            made.over.push(case);
+            made.main.over.push(case);
         }
-        let text = board.keep(&self.rule.name, self.event.id, &mut made.gathers);
-        ("paused", text.unwrap_or_default())
+        let kept = desk
+            .board
+            .keep(&self.rule.name, self.event.id, &mut made.main.gathers);
+        (PAUSED, kept.unwrap_or_default())
     }
 
     /// A trigger of the rule met the event: condition, then work or mails.
-    fn triggered(&self, entries: &mut Vec<NewEntry>) -> io::Result<(&'static str, String)> {
+    fn triggered(&self, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
         let facts = self.facts();
         let why = match self
             .rule
@@ -145,34 +178,31 @@ impl Asked<'_> {
         {
             None => String::new(),
             Some(Ok(decision)) if decision.holds => decision.why,
-            Some(Ok(decision)) => return Ok(("condition_false", decision.why)),
+            Some(Ok(decision)) => return Ok((CONDITION_FALSE, decision.why)),
             Some(Err(error)) => {
                 let text = format!("the condition of rule `{}` failed: {error}", self.rule.name);
-                entries.push(self.unmade(Kind::Mail, "if", Reason::new(text.clone())));
-                return Ok(("failed", text));
+                let unmade = self.unmade(Kind::Mail, "if", Reason::new(text.clone()));
+                made.main.entries.push(unmade);
+                return Ok((FAILED, text));
             }
         };
         if self.rule.work.is_empty() {
-            self.mails(&self.rule.mails, "mail", &facts, entries)?;
-        } else {
-            self.work(&self.rule.work, "work", true, &facts, entries);
+            let said = self.tell("mail", &self.rule.mails, facts, desk, made)?;
+            return Ok(said.unwrap_or((FIRED, why)));
         }
-        Ok(("fired", why))
+        self.work(&self.rule.work, "work", true, &facts, &mut made.main.entries);
+        Ok((FIRED, why))
     }
 
     /// The rule's own work ended.
-    fn ended(&self, branch: Branch, entries: &mut Vec<NewEntry>) -> io::Result<(&'static str, String)> {
-        let (outcome, name): (&Outcome, _) = match branch {
-            Branch::Success => (&self.rule.on_success, "on_success"),
-            Branch::Failure => (&self.rule.on_failure, "on_failure"),
-            Branch::Recovery => (&self.rule.on_recovery, "on_recovery"),
-        };
+    fn ended(&self, branch: Branch, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let (outcome, name) = (branch.of(self.rule), branch.as_str());
         let facts = self.facts();
         // Mails first: they freeze what they attach before a move is even admitted.
-        self.mails(&outcome.mails, name, &facts, entries)?;
+        let said = self.tell(name, &outcome.mails, facts.clone(), desk, made)?;
         if !outcome.work.is_empty() {
-            self.work(&outcome.work, name, false, &facts, entries);
+            self.work(&outcome.work, name, false, &facts, &mut made.main.entries);
         }
-        Ok(("fired", name.to_owned()))
+        Ok(said.unwrap_or_else(|| (FIRED, name.to_owned())))
     }
 }

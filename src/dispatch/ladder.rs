@@ -13,24 +13,31 @@
 
 use crate::action::email::MailSpec;
 use crate::dispatch::Plan;
-use crate::dispatch::ask::Asked;
-use crate::entry::NewEntry;
+use crate::dispatch::ask::{Asked, Made, PAUSED, Said, Unready};
+use crate::dispatch::desk::Desk;
+use crate::dispatch::gathering::{self, FIRED};
+use crate::dispatch::pause::Board;
 use crate::event::{Does, Event, EventId, Kind};
 use crate::rule::Rule;
 use crate::rule::facts::{CaseFacts, case_key};
 use crate::rule::index::Branch;
 use crate::rule::ladder::{self, Climbed, Say};
-use crate::store::{Admission, EventFilter, GatherStep, Gathering, Store, StoreError};
+use crate::store::{EventFilter, GatherStep, Gathering, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::io;
+use std::sync::Arc;
 
 /// How keys of ladders begin.
 pub(super) const LADDER: &str = "case:";
 
 /// How keys of recoveries begin that must wait for their opening to be told.
 pub(super) const OVER: &str = "over:";
+
+/// The rule did not tell of what is over now.
+const NOT_TOLD: &str = "not_told";
+/// Told after its opening.
+const WAITS: &str = "waits";
 
 /// When to look again where nothing says when.
 const AGAIN: SignedDuration = SignedDuration::from_mins(1);
@@ -164,7 +171,7 @@ impl Known {
             known.told = before
                 .iter()
                 .flat_map(|detail| &detail.verdicts)
-                .any(|verdict| verdict.rule == rule.name && verdict.outcome == "fired");
+                .any(|verdict| verdict.rule == rule.name && !matches!(verdict.outcome.as_str(), NOT_TOLD | PAUSED));
         }
         Ok(Some(known))
     }
@@ -207,7 +214,7 @@ async fn passed(store: &Store, rule: &str, opening: &Event) -> Result<bool, Stor
             let asked = store.event(end.id).await?.is_some_and(|detail| {
                 let mut verdicts = detail.verdicts.iter();
                 detail.dispatched.is_some()
-                    && !verdicts.any(|verdict| verdict.rule == rule && verdict.outcome == "paused")
+                    && !verdicts.any(|verdict| verdict.rule == rule && verdict.outcome == PAUSED)
             });
             Ok(asked)
         }
@@ -263,23 +270,17 @@ impl Asked<'_> {
     }
 
     /// A case is over.
-    pub(super) fn over(
-        &self,
-        known: Option<&Known>,
-        made: &mut Admission,
-    ) -> io::Result<(&'static str, String)> {
-        let (Some(known), Some(case)) = (known, case_key(self.event, &self.rule.name)) else {
-            return Ok(("not_told", "this rule follows no cases".to_owned()));
+    pub(super) fn over(&self, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let rule = self.rule.name.as_str();
+        let (Some(known), Some(case)) = (desk.known.get(rule).cloned(), case_key(self.event, rule)) else {
+            return Ok((NOT_TOLD, "this rule follows no cases".to_owned()));
         };
         // Whoever told of it, nothing that waits is right any more.
-        made.over.push(case.clone());
+        made.main.over.push(case.clone());
         if known.standing.is_none() && !known.told {
-            return Ok(("not_told", "the rule did not tell of it before".to_owned()));
+            return Ok((NOT_TOLD, "the rule did not tell of it before".to_owned()));
         }
-        let rule = &self.rule.name;
-        if let Some(standing) = &known.standing {
-            made.gathers.push(standing.end(rule));
-        }
+        made.main.gathers.extend(known.end(rule));
         if !self.rule.work.is_empty() || !self.rule.on_recovery.says_something() {
             return Ok(("closed", "the case is over; nothing more is told of it".to_owned()));
         }
@@ -294,25 +295,32 @@ impl Asked<'_> {
                 opening: standing.event,
                 event: self.event.id,
             };
-            made.gathers.push(GatherStep::Put(
+            made.main.gathers.push(GatherStep::Put(
                 Gathering {
-                    rule: rule.clone(),
+                    rule: rule.to_owned(),
                     key: format!("{OVER}{}", self.event.id),
                     state: json!(later),
                     due: Some(until),
                 },
                 vec![self.event.id],
             ));
-            return Ok(("waits", "told after what it answers, which still waits".to_owned()));
+            return Ok((WAITS, "told after what it answers, which still waits".to_owned()));
         }
-        self.recovery(&case, opened, &mut made.entries)?;
-        Ok(("fired", Branch::Recovery.as_str().to_owned()))
+        let said = self.recovery(&case, opened, desk, made)?;
+        Ok(said.unwrap_or_else(|| (FIRED, Branch::Recovery.as_str().to_owned())))
     }
 
-    fn recovery(&self, case: &str, opened: Timestamp, entries: &mut Vec<NewEntry>) -> io::Result<()> {
+    fn recovery(
+        &self,
+        case: &str,
+        opened: Timestamp,
+        desk: &mut Desk,
+        made: &mut Made,
+    ) -> Result<Option<Said>, Unready> {
         let ended = self.event.happening.time;
         let facts = self.case_facts(case, opened, ended, None);
-        self.mails(&self.rule.on_recovery.mails, "on_recovery", &facts, entries)
+        let part = Branch::Recovery.as_str();
+        self.tell(part, &self.rule.on_recovery.mails, facts, desk, made)
     }
 
     /// The facts of the event, with how its case stands.
@@ -334,23 +342,32 @@ impl Asked<'_> {
         facts
     }
 
+    /// The mails of a reminder or a rung.
+    fn mails_of(&self, say: Say) -> &[MailSpec] {
+        match say {
+            Say::Reminder(_) => &self.rule.mails,
+            Say::Rung(place) => {
+                let rung = self.rule.ladder.escalate.get(place);
+                rung.map_or(&[], |rung| rung.mails.as_slice())
+            }
+        }
+    }
+
     /// A reminder or a rung.
-    fn say(&self, standing: &Standing, say: Say, made: &mut Admission) -> io::Result<()> {
-        let none: &[MailSpec] = &[];
-        let (mails, part) = match say {
-            Say::Reminder(number) => (self.rule.mails.as_slice(), format!("remind-{number}")),
-            Say::Rung(place) => (
-                self.rule
-                    .ladder
-                    .escalate
-                    .get(place)
-                    .map_or(none, |rung| rung.mails.as_slice()),
-                format!("escalate-{}", place + 1),
-            ),
+    fn say(
+        &self,
+        standing: &Standing,
+        say: Say,
+        desk: &mut Desk,
+        made: &mut Made,
+    ) -> Result<(), Unready> {
+        let part = match say {
+            Say::Reminder(number) => format!("remind-{number}"),
+            Say::Rung(place) => format!("escalate-{}", place + 1),
         };
         let facts = self.case_facts(&standing.case, standing.opened, self.now, Some(say));
         let mut entries = Vec::new();
-        self.mails(mails, &part, &facts, &mut entries)?;
+        let composed = self.mails(self.mails_of(say), &part, &facts, &mut entries);
         for entry in &mut entries {
             entry.of_case = Some(standing.case.clone());
             if entry.held.is_some() && entry.effect.is_empty() {
@@ -359,7 +376,7 @@ impl Asked<'_> {
                     again: say,
                     standing: standing.clone(),
                 };
-                made.gathers.push(GatherStep::Put(
+                made.main.gathers.push(GatherStep::Put(
                     Gathering {
                         rule: self.rule.name.clone(),
                         key: entry.key.clone(),
@@ -370,8 +387,12 @@ impl Asked<'_> {
                 ));
             }
         }
-        made.entries.extend(entries);
-        Ok(())
+        if desk.pass(&self.rule.name, entries.len()) {
+            made.main.entries.extend(entries);
+        } else {
+            gathering::hold(entries, &self.rule.name, self.event.happening.kind, desk, made);
+        }
+        Ok(composed?)
     }
 }
 
@@ -450,42 +471,59 @@ impl Due {
         }))
     }
 
-    /// What follows from it. Composes mails, so it may block; the error is our own disk's.
-    pub(super) fn settle(&self, plan: &Plan, store: &Store, now: Timestamp) -> io::Result<Admission> {
-        let mut made = Admission::default();
+    /// What follows from it. Composes mails, so it may block.
+    pub(super) fn settle(&self, desk: &mut Desk) -> Result<Made, Unready> {
+        let mut made = Made::default();
+        desk.begin();
+        match self.step(desk, &mut made) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                made.discard(&desk.store);
+                desk.undo();
+                Err(error)
+            }
+        }
+    }
+
+    fn step(&self, desk: &mut Desk, made: &mut Made) -> Result<(), Unready> {
+        let (plan, store) = (Arc::clone(&desk.plan), desk.store.clone());
         let end = GatherStep::End {
             rule: self.gathering.rule.clone(),
             key: self.gathering.key.clone(),
         };
         let rule = plan.rules.get(&self.gathering.rule);
         let (Some(rule), Some(event)) = (rule.filter(|rule| rule.follows_cases()), &self.event) else {
-            made.gathers.push(end);
-            return Ok(made);
+            made.main.gathers.push(end);
+            return Ok(());
         };
         let asked = Asked {
             event,
             rule,
-            plan,
-            store,
-            now,
+            plan: &plan,
+            store: &store,
+            now: desk.now,
+            nth: 0,
         };
         match &self.step {
-            Step::Climb(standing) => self.climb(standing, &asked, &mut made)?,
+            Step::Climb(standing) => self.climb(standing, &asked, desk, made),
             Step::Again(again) => {
-                made.gathers.push(end);
+                made.main.gathers.push(end);
                 if self.open {
-                    asked.say(&again.standing, again.again, &mut made)?;
+                    asked.say(&again.standing, again.again, desk, made)?;
                 }
+                Ok(())
             }
-            Step::Recover(later) => match self.waits {
-                Some(until) => made.gathers.push(self.at(Some(until))),
-                None => {
-                    made.gathers.push(end);
-                    asked.recovery(&later.case, later.opened, &mut made.entries)?;
+            Step::Recover(later) => {
+                match self.waits {
+                    Some(until) => made.main.gathers.push(self.at(Some(until))),
+                    None => {
+                        made.main.gathers.push(end);
+                        asked.recovery(&later.case, later.opened, desk, made)?;
+                    }
                 }
-            },
+                Ok(())
+            }
         }
-        Ok(made)
     }
 
     /// As it is, due then.
@@ -499,64 +537,71 @@ impl Due {
         )
     }
 
-    fn climb(&self, standing: &Standing, asked: &Asked<'_>, made: &mut Admission) -> io::Result<()> {
+    fn climb(
+        &self,
+        standing: &Standing,
+        asked: &Asked<'_>,
+        desk: &mut Desk,
+        made: &mut Made,
+    ) -> Result<(), Unready> {
+        let gathers = &mut made.main.gathers;
         if !self.open {
             // The event that it is over is on its way, and needs the proof that the rule told of it.
-            made.gathers.push(self.at(None));
+            gathers.push(self.at(None));
             return Ok(());
         }
+        let rule = asked.rule;
         let zone = &asked.plan.settings.defaults.timezone;
-        let steps = &asked.rule.ladder;
         if let Some(until) = self.waits {
             // Nobody knows of it yet: all is counted from when they do.
             let climbed = Climbed::begun(until);
-            let due = ladder::next(steps, climbed, zone, until).due;
+            let due = ladder::next(&rule.ladder, climbed, zone, until).due;
             let standing = Standing {
                 climbed,
                 ..standing.clone()
             };
-            made.gathers.push(standing.put(&asked.rule.name, due, Vec::new()));
+            gathers.push(standing.put(&rule.name, due, Vec::new()));
             return Ok(());
         }
-        let next = ladder::next(steps, standing.climbed, zone, asked.now);
+        if let Some(quiet) = &rule.telling.quiet
+            && let Some(until) = quiet.until(asked.now)
+        {
+            gathers.push(self.at(Some(until)));
+            return Ok(());
+        }
+        let next = ladder::next(&rule.ladder, standing.climbed, zone, asked.now);
         let standing = Standing {
             climbed: next.climbed,
             ..standing.clone()
         };
+        gathers.push(standing.put(&rule.name, next.due, Vec::new()));
         for say in next.say {
-            asked.say(&standing, say, made)?;
+            asked.say(&standing, say, desk, made)?;
         }
-        made.gathers.push(standing.put(&asked.rule.name, next.due, Vec::new()));
         Ok(())
     }
 }
 
-/// Sets the ladders to what their rules say now: after a start or a reload, when `remind` may say something else.
-/// Those of rules that are paused go on when the rule does.
-pub(super) async fn retime(
-    store: &Store,
+/// Whether a gathering is one of a ladder.
+pub(super) fn is_ours(gathering: &Gathering) -> bool {
+    Step::of(gathering).is_some()
+}
+
+/// Sets a ladder to what its rule says now: after a start or a reload, when `remind` may say something else. That
+/// of a rule that is paused goes on when the rule does.
+pub(super) fn retimed(
     plan: &Plan,
-    paused: impl Fn(&str) -> bool,
+    gathering: &Gathering,
+    board: &Board,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    let mut made = Admission::default();
-    for gathering in store.gatherings(None).await? {
-        let standing = match Step::of(&gathering) {
-            Some(Step::Climb(standing)) if !paused(&gathering.rule) => standing,
-            _ => continue,
-        };
-        let Some(rule) = plan.rules.get(&gathering.rule) else {
-            continue;
-        };
-        let zone = &plan.settings.defaults.timezone;
-        let next = ladder::next(&rule.ladder, standing.climbed, zone, now);
-        let due = if next.say.is_empty() { next.due } else { Some(now) };
-        if due != gathering.due {
-            made.gathers.push(standing.put(&gathering.rule, due, Vec::new()));
-        }
-    }
-    if !made.gathers.is_empty() {
-        store.admit(vec![made]).await?;
-    }
-    Ok(())
+) -> Option<GatherStep> {
+    let standing = match Step::of(gathering) {
+        Some(Step::Climb(standing)) if !board.is_paused(&gathering.rule) => standing,
+        _ => return None,
+    };
+    let rule = plan.rules.get(&gathering.rule)?;
+    let zone = &plan.settings.defaults.timezone;
+    let next = ladder::next(&rule.ladder, standing.climbed, zone, now);
+    let due = if next.say.is_empty() { next.due } else { Some(now) };
+    (due != gathering.due).then(|| standing.put(&gathering.rule, due, Vec::new()))
 }

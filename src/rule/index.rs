@@ -324,6 +324,7 @@ pub(super) mod tests {
             on_failure: Outcome::default(),
             on_recovery: Outcome::default(),
             ladder: crate::rule::ladder::Ladder::default(),
+            telling: crate::rule::gather::Telling::default(),
         }
     }
 

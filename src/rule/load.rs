@@ -10,6 +10,7 @@
 //! | [`trigger`] | `when:` and the watches it needs |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
+//! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
 //! | [`ladder`] | `remind:`, `escalate:` |
 //! | [`circle`] | rules whose work would start themselves again |
@@ -18,6 +19,7 @@ pub mod circle;
 pub mod ladder;
 pub mod mail;
 pub mod sample;
+pub mod telling;
 pub mod trigger;
 pub mod words;
 pub mod work;
@@ -425,9 +427,12 @@ impl Loader<'_> {
         let mut mails = Vec::new();
         let mut on_success = Outcome::default();
         let success = words_of(Some(Branch::Success));
+        let first_news = if has_work { &success } else { &words };
+        let telling = self.telling(at, &raw, first_news);
+        let told = (raw.group.is_some(), raw.throttle.is_some());
         if let Some(written) = &raw.mail {
-            let words = if has_work { &success } else { &words };
-            let prepared = self.mails(&at.key("mail"), written, words, damaged);
+            let words = first_news.clone().with_telling(told.0, told.1);
+            let prepared = self.mails(&at.key("mail"), written, &words, damaged);
             if has_work && raw.on_success.is_some() {
                 self.complain(
                     at.name("mail")
@@ -455,9 +460,16 @@ impl Loader<'_> {
                         ),
                 );
             }
+            // That it is over is neither grouped nor throttled.
+            let told = if branch == Branch::Recovery {
+                (false, false)
+            } else {
+                told
+            };
             // Without work, what is over is the case, and there is no job to speak of.
             let words = words_of(has_work.then_some(branch));
-            loader.outcome(&at.key(key), &name, written, &words, damaged)
+            let said = words.clone().with_telling(told.0, told.1);
+            loader.outcome(&at.key(key), &name, written, (&words, &said), damaged)
         };
         if let Some(written) = &raw.on_success {
             let made = outcome(self, "on_success", Some(written), Branch::Success);
@@ -503,6 +515,7 @@ impl Loader<'_> {
             on_failure,
             on_recovery,
             ladder,
+            telling,
         })
     }
 
@@ -511,7 +524,7 @@ impl Loader<'_> {
         at: &At<'_>,
         rule: &str,
         raw: &raw::Outcome,
-        words: &Words,
+        (words, said): (&Words, &Words),
         damaged: bool,
     ) -> Outcome {
         let steps = work::Written {
@@ -524,7 +537,7 @@ impl Loader<'_> {
         let mails = raw
             .mail
             .as_ref()
-            .map(|mails| self.mails(&at.key("mail"), mails, words, damaged))
+            .map(|mails| self.mails(&at.key("mail"), mails, said, damaged))
             .unwrap_or_default();
         Outcome { work, mails }
     }

@@ -3,21 +3,25 @@
 
 pub mod condition;
 pub mod facts;
+pub mod fuse;
+pub mod gather;
 pub mod index;
 pub mod ladder;
 pub mod load;
+pub mod quiet;
 
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
 use crate::rule::ladder::Ladder;
+use crate::rule::gather::Telling;
 use crate::source::Wanted;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
 use serde_json::Value;
 
 /// One rule, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// Its name: unique in the setup.
     pub name: String,
@@ -44,6 +48,8 @@ pub struct Rule {
     /// After it ended well for the first time since a failure; besides `on_success`. Without work: when a case is
     /// over that the rule told of.
     pub on_recovery: Outcome,
+    /// How its mails are gathered before they leave.
+    pub telling: Telling,
     /// What it says while a case stays open that it told of.
     pub ladder: Ladder,
 }
