@@ -205,9 +205,12 @@ impl Dispatcher {
             }
             // Read after the events: what was recorded after a rule was paused finds it paused.
             desk.board = Board::read(&self.store, desk.now).await?;
+            let pulse = self.pulse.clone();
             let prepared = tokio::task::spawn_blocking(move || {
                 let mut prepared = Vec::new();
                 for event in &events {
+                    // Large attachments take their time; each one done is progress.
+                    pulse.tick();
                     let made = ask::admission(event, &mut desk);
                     let stop = matches!(made, Err(Unready::Store(_)));
                     prepared.push(made.map_err(|error| (event.id, error)));

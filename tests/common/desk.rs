@@ -89,6 +89,13 @@ impl Desk {
         self.plan.send_replace(loaded(self.dir.path()));
     }
 
+    /// Sets `limits`.
+    pub fn limits(&self, limits: &str) {
+        let settings = format!("{SETTINGS}limits: {limits}\n");
+        std::fs::write(self.dir.path().join("tidings.yaml"), settings).unwrap();
+        self.plan.send_replace(loaded(self.dir.path()));
+    }
+
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
