@@ -62,6 +62,9 @@ const BATCH: usize = 256;
 /// Longest time between two looks at the journal, should a wake-up be lost.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Shortest wait between two rounds that nobody woke.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// How long what is due next is believed: another process may have made something due.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(500);
 
@@ -160,7 +163,7 @@ impl Dispatcher {
             self.pulse.tick();
             let pause = match self.drain().await {
                 Ok(_) => match self.memory.lock().await.next {
-                    Some(next) => LOOK.min(self.clock.until(next)),
+                    Some(next) => LOOK.min(self.clock.until(next)).max(SHORTEST),
                     None => LOOK,
                 },
                 Err(error) => {
@@ -408,10 +411,7 @@ impl Dispatcher {
         let ladder = ladder::Due::read(&self.store, &gathering, desk.now).await?;
         let fallen = tokio::task::spawn_blocking(move || {
             let fallen = match ladder {
-                Some(ladder) => ladder.settle(&mut desk).map(|made| Fallen {
-                    made,
-                    closes: None,
-                }),
+                Some(ladder) => ladder.settle(&mut desk).map(|made| Fallen { made, closes: None }),
                 None => due::fall(&gathering, &mut desk),
             };
             (fallen, desk)

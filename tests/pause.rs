@@ -35,7 +35,11 @@ rules:
 
 impl Desk {
     async fn pause(&self, rule: &str, hours: Option<i64>) {
-        let until = hours.map(|hours| self.now().saturating_add(HOUR * i32::try_from(hours).unwrap()).unwrap());
+        let until = hours.map(|hours| {
+            self.now()
+                .saturating_add(HOUR * i32::try_from(hours).unwrap())
+                .unwrap()
+        });
         let one = Pause::new(rule, self.now(), until, Some("move".to_owned()), "ops");
         pause(&self.store, vec![one]).await.unwrap();
     }
@@ -56,7 +60,10 @@ async fn what_happens_while_a_rule_is_paused_is_kept_and_sent_on_resume() {
     desk.pass(HOUR * 30).await;
     assert_eq!(desk.told().await, Vec::<String>::new());
     assert_eq!(waiting(&desk.store, "export").await.unwrap(), 1);
-    assert_eq!(desk.verdicts().await, ["1 export: paused", "2 export: condition_false"]);
+    assert_eq!(
+        desk.verdicts().await,
+        ["1 export: paused", "2 export: condition_false"]
+    );
     desk.resume("export", How::Send).await;
     desk.drain().await;
     assert_eq!(desk.told().await, ["Tue 15:00 ops: a failed"]);
@@ -118,7 +125,12 @@ async fn of_a_paused_rule_only_cases_that_are_still_open_are_told() {
     );
     assert_eq!(
         desk.verdicts().await,
-        ["1 office: over", "2 office: fired", "3 office: not_told", "4 office: fired"]
+        [
+            "1 office: over",
+            "2 office: fired",
+            "3 office: not_told",
+            "4 office: fired"
+        ]
     );
 }
 
@@ -159,15 +171,28 @@ rules:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_is_paused_beside_the_daemon_and_a_person_says_what_becomes_of_the_rest() {
     let site = Site::new(SITE).await;
-    let said = site.ok(&["pause", "exp*", "--for", "2h", "--reason", "moving\u{1b}[2J house"]);
+    let said = site.ok(&[
+        "pause",
+        "exp*",
+        "--for",
+        "2h",
+        "--reason",
+        "moving\u{1b}[2J house",
+    ]);
     assert!(said.contains("export since") && said.contains("until"), "{said}");
     assert!(!said.contains('\u{1b}'), "{said}");
     let _daemon = site.started().await;
-    assert_eq!(site.run(&["exec", "nightly", "--", "false"]).status.code(), Some(1));
+    assert_eq!(
+        site.run(&["exec", "nightly", "--", "false"]).status.code(),
+        Some(1)
+    );
     let mails = site.mails(1).await;
     assert_eq!(mails[0].to, ["other@example.org"]);
     let status = site.ok(&["status"]);
-    assert!(status.contains("paused:") && status.contains("1 event waiting"), "{status}");
+    assert!(
+        status.contains("paused:") && status.contains("1 event waiting"),
+        "{status}"
+    );
     let status: Value = serde_json::from_str(&site.ok(&["status", "--json"])).unwrap();
     assert_eq!(status["paused"][0]["rule"], "export");
     assert_eq!(status["paused"][0]["waiting"], 1);
@@ -176,7 +201,11 @@ async fn a_rule_is_paused_beside_the_daemon_and_a_person_says_what_becomes_of_th
 
     let undecided = site.run(&["resume", "export"]);
     assert_eq!(undecided.status.code(), Some(64));
-    assert!(text(&undecided.stderr).contains("--drop"), "{}", text(&undecided.stderr));
+    assert!(
+        text(&undecided.stderr).contains("--drop"),
+        "{}",
+        text(&undecided.stderr)
+    );
     assert_eq!(site.run(&["resume", "exprot", "--send"]).status.code(), Some(65));
     site.ok(&["resume", "export", "--send"]);
     let mails = site.mails(2).await;
@@ -185,7 +214,10 @@ async fn a_rule_is_paused_beside_the_daemon_and_a_person_says_what_becomes_of_th
 
     // And while it runs.
     site.ok(&["pause", "export"]);
-    assert_eq!(site.run(&["exec", "nightly", "--", "false"]).status.code(), Some(1));
+    assert_eq!(
+        site.run(&["exec", "nightly", "--", "false"]).status.code(),
+        Some(1)
+    );
     site.mails(3).await;
     site.ok(&["resume", "*", "--drop"]);
     site.until("it is dropped", || {
@@ -207,7 +239,10 @@ async fn many_entries_are_moved_with_one_command_that_asks_first() {
     let daemon = site.started().await;
     daemon.stop();
     site.run(&["exec", "nightly", "--", "false"]);
-    site.write("rules/rules.yaml", &SITE.replace("ops@example.org", "\"{{job.output_tail}}\""));
+    site.write(
+        "rules/rules.yaml",
+        &SITE.replace("ops@example.org", "\"{{job.output_tail}}\""),
+    );
     site.run(&["run", "--once"]);
     let held = json_lines(&site.ok(&["outbox", "list", "--state", "held", "--json"]));
     assert_eq!(held.len(), 1, "{held:?}");

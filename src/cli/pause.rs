@@ -85,7 +85,11 @@ impl Waiting {
             show::clean(&pause.by)
         );
         if let Some(until) = pause.until {
-            line = format!("{line}, until {} ({})", show::local(until), show::when(until, now));
+            line = format!(
+                "{line}, until {} ({})",
+                show::local(until),
+                show::when(until, now)
+            );
         }
         if let Some(reason) = &pause.reason {
             line = format!("{line}: {}", show::clean(reason));
@@ -138,7 +142,9 @@ pub async fn run(global: &Global, args: Args) -> Exit {
             args.rule.iter().cloned().collect()
         }
         (None, false) => {
-            tell("error: the setup has problems (tidings check), so patterns cannot be looked up; name each rule");
+            tell(
+                "error: the setup has problems (tidings check), so patterns cannot be looked up; name each rule",
+            );
             return Exit::Config;
         }
     };
@@ -269,7 +275,9 @@ fn asked(waiting: u64) -> Result<How, Exit> {
 
 /// Whether all are names, none a pattern.
 fn plain(rules: &[String]) -> bool {
-    rules.iter().all(|rule| !rule.contains(['*', '?', '[', ']', '{', '}']))
+    rules
+        .iter()
+        .all(|rule| !rule.contains(['*', '?', '[', ']', '{', '}']))
 }
 
 /// The names that names and patterns mean; each must mean something.

@@ -142,7 +142,11 @@ fn places(rule: &Rule) -> Vec<Place<'_>> {
         let over = branch == Branch::Recovery && rule.work.is_empty();
         all.push(Place {
             over,
-            ..place(branch.as_str(), (!over).then_some(branch), branch.of(rule).mails.as_slice())
+            ..place(
+                branch.as_str(),
+                (!over).then_some(branch),
+                branch.of(rule).mails.as_slice(),
+            )
         });
     }
     all
@@ -183,7 +187,10 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
 /// The most telling facts; where only a good end of a job starts the rule, those of a good end.
 fn sample(rule: &Rule, branch: Option<Branch>, over: bool) -> Value {
     let good = |trigger: &Trigger| matches!(trigger, Trigger::JobSucceeds(_) | Trigger::JobRecovers(_));
-    let of_job = rule.triggers.iter().all(|trigger| matches!(trigger, Trigger::JobFails(_)));
+    let of_job = rule
+        .triggers
+        .iter()
+        .all(|trigger| matches!(trigger, Trigger::JobFails(_)));
     let only_good = branch.is_none() && (rule.triggers.iter().all(good) || over && of_job);
     let mut sample = facts::vocabulary(rule, branch)
         .samples()

@@ -101,7 +101,9 @@ impl Dispatcher {
                     .iter()
                     .any(|found| found.rule.name == *rule && found.why == Why::Outcome(Branch::Recovery));
                 let ladder = desk.known.get(rule).filter(|_| ends);
-                made.main.gathers.extend(ladder.and_then(|ladder| ladder.end(rule)));
+                made.main
+                    .gathers
+                    .extend(ladder.and_then(|ladder| ladder.end(rule)));
                 made
             }
             How::Send if ladder::is_over(&self.store, event).await? => {
@@ -152,7 +154,10 @@ fn with_others(before: Vec<RuleVerdict>, rule: &str, now: Vec<RuleVerdict>) -> V
         .iter()
         .position(|verdict| verdict.rule == rule)
         .unwrap_or(before.len());
-    let mut all: Vec<RuleVerdict> = before.into_iter().filter(|verdict| verdict.rule != rule).collect();
+    let mut all: Vec<RuleVerdict> = before
+        .into_iter()
+        .filter(|verdict| verdict.rule != rule)
+        .collect();
     let at = at.min(all.len());
     all.splice(at..at, now);
     all

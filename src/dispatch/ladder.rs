@@ -123,7 +123,8 @@ impl Known {
 
 /// Whether the answer to an event may depend on a ladder. Such events are dispatched one by one.
 pub(super) fn concerns(plan: &Plan, event: &Event) -> bool {
-    let may = event.happening.case.is_some() || matches!(event.happening.kind, Kind::JobFails | Kind::JobSucceeds);
+    let may =
+        event.happening.case.is_some() || matches!(event.happening.kind, Kind::JobFails | Kind::JobSucceeds);
     may && plan
         .find(event)
         .iter()
@@ -168,10 +169,9 @@ impl Known {
             known.waits = waits(store, &rule.name, standing.event, now).await?;
         } else {
             let before = store.event(event.id).await?;
-            known.told = before
-                .iter()
-                .flat_map(|detail| &detail.verdicts)
-                .any(|verdict| verdict.rule == rule.name && !matches!(verdict.outcome.as_str(), NOT_TOLD | PAUSED));
+            known.told = before.iter().flat_map(|detail| &detail.verdicts).any(|verdict| {
+                verdict.rule == rule.name && !matches!(verdict.outcome.as_str(), NOT_TOLD | PAUSED)
+            });
         }
         Ok(Some(known))
     }
@@ -235,7 +235,11 @@ async fn waits(
             continue;
         }
         // What is due at no time is no promise to tell it.
-        if let Some(due) = store.gathering(rule, &key).await?.and_then(|gathering| gathering.due) {
+        if let Some(due) = store
+            .gathering(rule, &key)
+            .await?
+            .and_then(|gathering| gathering.due)
+        {
             until = until.max(Some(due.max(now.saturating_add(AGAIN).unwrap_or(now))));
         }
     }
@@ -282,7 +286,10 @@ impl Asked<'_> {
         }
         made.main.gathers.extend(known.end(rule));
         if !self.rule.work.is_empty() || !self.rule.on_recovery.says_something() {
-            return Ok(("closed", "the case is over; nothing more is told of it".to_owned()));
+            return Ok((
+                "closed",
+                "the case is over; nothing more is told of it".to_owned(),
+            ));
         }
         let opened = known
             .standing
@@ -354,13 +361,7 @@ impl Asked<'_> {
     }
 
     /// A reminder or a rung.
-    fn say(
-        &self,
-        standing: &Standing,
-        say: Say,
-        desk: &mut Desk,
-        made: &mut Made,
-    ) -> Result<(), Unready> {
+    fn say(&self, standing: &Standing, say: Say, desk: &mut Desk, made: &mut Made) -> Result<(), Unready> {
         let part = match say {
             Say::Reminder(number) => format!("remind-{number}"),
             Say::Rung(place) => format!("escalate-{}", place + 1),

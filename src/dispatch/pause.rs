@@ -126,7 +126,10 @@ pub async fn resume(store: &Store, pauses: Vec<Pause>, how: How, by: &str) -> Re
         let time = Timestamp::now().as_microsecond();
         let key = format!("{RESUME}{time:020}-{}-{number:06}.", std::process::id());
         written.push((key, json!(resume)));
-        written.push((format!("{PAUSE}{}", pause.rule), json!(Pause { over: true, ..pause })));
+        written.push((
+            format!("{PAUSE}{}", pause.rule),
+            json!(Pause { over: true, ..pause }),
+        ));
     }
     store.set_marks(written).await
 }

@@ -437,7 +437,10 @@ pub struct CaseFacts {
 /// The end of the rule's own work is none: it brings the case it answers, if there is one.
 pub fn case_key(event: &Event, rule: &str) -> Option<String> {
     let happening = &event.happening;
-    let own = happening.origin.as_ref().is_some_and(|origin| origin.rule == rule);
+    let own = happening
+        .origin
+        .as_ref()
+        .is_some_and(|origin| origin.rule == rule);
     match (&happening.case, happening.kind) {
         (Some(step), _) => Some(step.key.clone()),
         (None, Kind::JobFails | Kind::JobSucceeds) if !own => Some(format!("job:{}", happening.subject)),

@@ -58,7 +58,9 @@ impl Desk {
 
     async fn open(dir: tempfile::TempDir, time: Timestamp) -> Desk {
         let clock = Clock::runtime(time);
-        let store = Store::open(&dir.path().join("tidings.db"), clock.clone()).await.unwrap();
+        let store = Store::open(&dir.path().join("tidings.db"), clock.clone())
+            .await
+            .unwrap();
         let (plan, seen) = watch::channel(loaded(dir.path()));
         let dispatcher = Dispatcher::new(store.clone(), seen, clock.clone(), Pulse::new("desk"));
         Desk {
@@ -138,7 +140,10 @@ impl Desk {
 
     /// It is over.
     pub async fn mended(&self, account: &str) -> bool {
-        self.store.close_case(&format!("account:{account}")).await.unwrap()
+        self.store
+            .close_case(&format!("account:{account}"))
+            .await
+            .unwrap()
     }
 
     /// A job ended.
@@ -183,7 +188,11 @@ impl Desk {
         let zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
         let entries = self.entries().await;
         let lines = entries.iter().map(|entry| {
-            let time = entry.created.to_zoned(zone.clone()).strftime("%a %H:%M").to_string();
+            let time = entry
+                .created
+                .to_zoned(zone.clone())
+                .strftime("%a %H:%M")
+                .to_string();
             let to = entry.summary["to"][0].as_str().unwrap_or("-");
             let to = to.split('@').next().unwrap_or_default();
             let subject = entry.summary["subject"].as_str().unwrap_or("(not composed)");
@@ -231,7 +240,12 @@ impl Desk {
                 .unwrap();
             for leased in claimed {
                 self.store
-                    .settle(leased.entry.id, leased.fence, Settlement::Accept(Reason::new("250 ok")), tidings::store::Also::default())
+                    .settle(
+                        leased.entry.id,
+                        leased.fence,
+                        Settlement::Accept(Reason::new("250 ok")),
+                        tidings::store::Also::default(),
+                    )
                     .await
                     .unwrap();
             }

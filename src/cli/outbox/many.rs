@@ -41,9 +41,7 @@ impl Which {
             Verb::Retry => !matches!(state, State::Unknown | State::Cancelled),
             _ => *state != State::Failed,
         };
-        let can = State::ALL
-            .into_iter()
-            .filter(|state| state.after(verb).is_some());
+        let can = State::ALL.into_iter().filter(|state| state.after(verb).is_some());
         if self.state.is_empty() {
             can.filter(meant).collect()
         } else {
@@ -58,9 +56,13 @@ impl Which {
             limit: usize::MAX >> 1,
             ..EntryFilter::default()
         };
-        let mut found = store.entries(filter).await.map_err(|error| store_failed(&error))?;
+        let mut found = store
+            .entries(filter)
+            .await
+            .map_err(|error| store_failed(&error))?;
         if let Some(account) = &self.account {
-            found.retain(|entry| entry.summary.get("account").and_then(|name| name.as_str()) == Some(account));
+            found
+                .retain(|entry| entry.summary.get("account").and_then(|name| name.as_str()) == Some(account));
         }
         // In the order in which they came.
         found.reverse();

@@ -106,7 +106,11 @@ fn the_night_the_clocks_change_neither_loses_nor_doubles_a_reminder() {
     // 2026-03-29: 02:00 becomes 03:00, so 02:30 is at 03:30.
     assert_eq!(
         story(&remind(12 * HOUR, early), "2026-03-28T12:00", 4),
-        ["Sun 03:30 reminder 1", "Sun 15:30 reminder 2", "Mon 03:30 reminder 3"]
+        [
+            "Sun 03:30 reminder 1",
+            "Sun 15:30 reminder 2",
+            "Mon 03:30 reminder 3"
+        ]
     );
 }
 

@@ -2,7 +2,7 @@
 
 use crate::config::document::At;
 use crate::config::raw::ladder as raw;
-use crate::config::raw::rules as rules;
+use crate::config::raw::rules;
 use crate::rule::ladder::{Hours, Ladder, Remind, Rung};
 use crate::rule::load::Loader;
 use crate::rule::load::words::Words;
@@ -14,10 +14,7 @@ const MORNING: Time = Time::constant(8, 0, 0, 0);
 
 /// Whether the events of a trigger open cases, or are taken for such: a job that fails is one until it ends well.
 pub fn opens_case(trigger: &rules::Trigger) -> bool {
-    matches!(
-        trigger,
-        rules::Trigger::JobFails(_) | rules::Trigger::Trouble(_)
-    )
+    matches!(trigger, rules::Trigger::JobFails(_) | rules::Trigger::Trouble(_))
 }
 
 /// What a rule's ladder is checked against.
@@ -36,7 +33,10 @@ impl Loader<'_> {
     /// What the rule says while a case stays open.
     pub(super) fn ladder(&mut self, rule: &rules::Rule, ground: &Ground<'_>) -> Ladder {
         let at = ground.at;
-        for (key, there) in [("remind", rule.remind.is_some()), ("escalate", rule.escalate.is_some())] {
+        for (key, there) in [
+            ("remind", rule.remind.is_some()),
+            ("escalate", rule.escalate.is_some()),
+        ] {
             if there {
                 self.only_of_cases(at, key, rule);
             }
@@ -73,10 +73,7 @@ impl Loader<'_> {
                 last = after;
             }
             let mails = self.mails(&rung.key("mail"), &raw.mail, ground.words, ground.damaged);
-            escalate.push(Rung {
-                after: last,
-                mails,
-            });
+            escalate.push(Rung { after: last, mails });
         }
         Ladder { remind, escalate }
     }
