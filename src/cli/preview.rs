@@ -102,36 +102,69 @@ fn tempdir() -> std::io::Result<Scratch> {
     Ok(Scratch(path))
 }
 
-/// Where a rule's mails stand: a name to show, the branch, the mails.
-fn places(rule: &Rule) -> Vec<(&'static str, Option<Branch>, &[MailSpec])> {
-    vec![
-        ("mail", None, rule.mails.as_slice()),
-        (
-            "on_success",
-            Some(Branch::Success),
-            rule.on_success.mails.as_slice(),
-        ),
-        (
-            "on_failure",
-            Some(Branch::Failure),
-            rule.on_failure.mails.as_slice(),
-        ),
-        (
-            "on_recovery",
-            Some(Branch::Recovery),
-            rule.on_recovery.mails.as_slice(),
-        ),
-    ]
+/// One place in a rule where mails stand.
+struct Place<'a> {
+    /// A name to show.
+    name: String,
+    /// The outcome of work it belongs to.
+    branch: Option<Branch>,
+    /// What it says of a case that is open: number of the reminder and of the rung.
+    case: (u32, usize),
+    /// It tells that a case is over.
+    over: bool,
+    mails: &'a [MailSpec],
+}
+
+/// Where a rule's mails stand.
+fn places(rule: &Rule) -> Vec<Place<'_>> {
+    let place = |name: &str, branch, mails| Place {
+        name: name.to_owned(),
+        branch,
+        case: (0, 0),
+        over: false,
+        mails,
+    };
+    let mut all = vec![place("mail", None, rule.mails.as_slice())];
+    if rule.ladder.remind.is_some() {
+        all.push(Place {
+            case: (1, 0),
+            ..place("remind", None, rule.mails.as_slice())
+        });
+    }
+    for (number, rung) in (1..).zip(&rule.ladder.escalate) {
+        all.push(Place {
+            case: (0, number),
+            ..place(&format!("escalate-{number}"), None, rung.mails.as_slice())
+        });
+    }
+    for branch in [Branch::Success, Branch::Failure, Branch::Recovery] {
+        // Without work, what is over is a case, and the facts are those of the trigger.
+        let over = branch == Branch::Recovery && rule.work.is_empty();
+        all.push(Place {
+            over,
+            ..place(
+                branch.as_str(),
+                (!over).then_some(branch),
+                branch.of(rule).mails.as_slice(),
+            )
+        });
+    }
+    all
 }
 
 fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, args: &Args) -> Exit {
     let mut exit = Exit::Done;
     let mut any = false;
-    for (place, branch, mails) in places(rule) {
-        for (number, spec) in mails.iter().enumerate() {
+    for place in places(rule) {
+        let branch = place.branch;
+        for (number, spec) in place.mails.iter().enumerate() {
             any = true;
-            let mut sample = sample(rule, branch);
+            let mut sample = sample(rule, branch, place.over);
             own(&mut sample, rule, branch);
+            if sample.get("case").is_some() {
+                sample["case"]["reminder"] = json!(place.case.0);
+                sample["case"]["escalation"] = json!(place.case.1);
+            }
             if let (Value::Object(sample), Some(Value::Object(given))) = (&mut sample, given) {
                 sample.extend(given.clone());
             }
@@ -139,7 +172,7 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
             let left_out: Vec<String> = spec.attach.iter().map(|text| text.source().to_owned()).collect();
             // The sample's file is not there; what would be attached is said instead.
             spec.attach.clear();
-            let name = format!("{}-{place}-{}", rule.name, number + 1);
+            let name = format!("{}-{}-{}", rule.name, place.name, number + 1);
             if !preview(setup, rule, &spec, &sample, &left_out, store, args, &name) {
                 exit = Exit::BadInput;
             }
@@ -152,20 +185,21 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
 }
 
 /// The most telling facts; where only a good end of a job starts the rule, those of a good end.
-fn sample(rule: &Rule, branch: Option<Branch>) -> Value {
+fn sample(rule: &Rule, branch: Option<Branch>, over: bool) -> Value {
     let good = |trigger: &Trigger| matches!(trigger, Trigger::JobSucceeds(_) | Trigger::JobRecovers(_));
-    let only_good = branch.is_none() && rule.triggers.iter().all(good);
+    let of_job = rule
+        .triggers
+        .iter()
+        .all(|trigger| matches!(trigger, Trigger::JobFails(_)));
+    let only_good = branch.is_none() && (rule.triggers.iter().all(good) || over && of_job);
     let mut sample = facts::vocabulary(rule, branch)
         .samples()
         .into_iter()
         .find(|sample| !only_good || sample["job"]["ok"] == true)
         .unwrap_or_default();
     if only_good {
-        sample["job"]["recovered"] = json!(
-            rule.triggers
-                .iter()
-                .any(|trigger| matches!(trigger, Trigger::JobRecovers(_)))
-        );
+        let recovers = |trigger: &Trigger| matches!(trigger, Trigger::JobRecovers(_));
+        sample["job"]["recovered"] = json!(over || rule.triggers.iter().any(recovers));
     }
     sample
 }

@@ -5,8 +5,10 @@
 //! for `check` and `rule::load`, which know the place to complain about.
 
 pub mod absence;
+pub mod ladder;
 pub mod rules;
 pub mod settings;
+pub mod telling;
 pub mod tests;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
