@@ -247,6 +247,53 @@ tests:
 }
 
 #[test]
+fn what_does_not_come_opens_a_case_is_told_again_and_closes_when_it_comes() {
+    let rules = r#"
+rules:
+  missing:
+    when: { file_missing: { in: /srv/reports, match: "report-*.csv", by: "07:00", days: [mon, tue, wed, thu, fri] } }
+    mail: { to: ops, subject: "{{rule.name}} has not come" }
+    remind: { every: 2h }
+    on_recovery: { mail: { to: ops, subject: "{{rule.name}} is there" } }
+"#;
+    let tests = r#"
+tests:
+  late:
+    start: 2026-03-06 06:00 # a Friday
+    happens:
+      - at: "06:40"
+        file: { path: "/srv/reports/report-{{date now \"%m%d\"}}.csv", size: 12kB }
+      - at: mon 10:00
+        file: { path: "/srv/reports/report-{{date now \"%m%d\"}}.csv", size: 12kB }
+    expect:
+      - within: ["06:00", sun 23:59]
+        nothing: true
+      - at: mon 07:00
+        case: { opened: file_missing, rule: missing }
+      - at: "07:00"
+        mail: { rule: missing, subject: missing has not come }
+      - at: "09:00"
+        mail: { rule: missing }
+      - at: "10:00"
+        case: { closed: file_missing, rule: missing }
+      - at: "10:00"
+        mail: { rule: missing, subject: missing is there }
+  paused:
+    start: 2026-03-09 06:00
+    happens:
+      - pause: { rule: missing }
+      - at: "08:00"
+        resume: { rule: missing, drop: true }
+    until: "08:30"
+    expect:
+      - at: "07:00"
+        case: { opened: file_missing }
+      - nothing: true
+"#;
+    Setup::new(rules, tests).passes();
+}
+
+#[test]
 fn a_test_that_expects_what_cannot_be_is_a_problem_with_its_place() {
     let case = |tests: &str, parts: &[&str]| {
         let setup = Setup::new(DROP, tests);

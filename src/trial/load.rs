@@ -436,7 +436,9 @@ impl Loader<'_> {
     }
 
     fn doing(&mut self, at: &At<'_>, raw: &raw::Happening) -> Option<Doing> {
-        const WORDS: [&str; 6] = ["file", "removes", "job", "server", "restart", "reload"];
+        const WORDS: [&str; 8] = [
+            "file", "removes", "job", "server", "pause", "resume", "restart", "reload",
+        ];
         let there: Vec<&str> = WORDS.into_iter().filter(|word| at.has(word)).collect();
         let [word] = there[..] else {
             let message = match there[..] {
@@ -486,6 +488,23 @@ impl Loader<'_> {
                 })
             }
             "server" => self.server(&spot, raw.server.clone()?),
+            "pause" => {
+                let pause = raw.pause.clone()?;
+                self.rule(&spot, Some(&pause.rule));
+                let lasts = match &pause.lasts {
+                    Some(lasts) => Some(self.time(&spot.key("for"), lasts)?),
+                    None => None,
+                };
+                Some(Doing::Pauses(pause.rule, lasts))
+            }
+            "resume" => {
+                let resume = raw.resume.clone()?;
+                self.rule(&spot, Some(&resume.rule));
+                Some(Doing::Resumes {
+                    rule: resume.rule,
+                    drop: resume.drop == Some(true),
+                })
+            }
             "restart" | "reload" => {
                 let said = if word == "restart" {
                     raw.restart

@@ -127,6 +127,15 @@ pub enum Doing {
         /// How often.
         times: Option<u32>,
     },
+    /// A person pauses a rule, for some time or until it is resumed.
+    Pauses(String, Option<Duration>),
+    /// A person lets a rule go on; what happened meanwhile is dropped, if so.
+    Resumes {
+        /// Which.
+        rule: String,
+        /// Whether what waits is dropped.
+        drop: bool,
+    },
     /// Stopped and started again.
     Restart,
     /// The setup is read again.

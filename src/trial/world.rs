@@ -10,6 +10,7 @@ use crate::app;
 use crate::clock::{Clock, Hand};
 use crate::config::settings::Settings;
 use crate::delivery::{self, Delivery};
+use crate::dispatch::pause::{self, How, Pause};
 use crate::dispatch::{self, Dispatcher};
 use crate::entry::State;
 use crate::event::{Does, Event, EventId, FileRef, Kind};
@@ -378,6 +379,20 @@ impl World<'_> {
                     }
                 };
                 self.ledger.line(now, what, Vec::new());
+            }
+            Doing::Pauses(rule, lasts) => {
+                let until = lasts.map(|lasts| now.saturating_add(lasts).unwrap_or(Timestamp::MAX));
+                let pause = Pause::new(rule, now, until, None, "the test");
+                pause::pause(&self.store, vec![pause]).await?;
+                self.ledger
+                    .line(now, format!("rule {rule} is paused"), Vec::new());
+            }
+            Doing::Resumes { rule, drop } => {
+                let how = if *drop { How::Drop } else { How::Send };
+                let mut paused = pause::paused(&self.store, now).await?;
+                paused.retain(|pause| pause.rule == *rule);
+                pause::resume(&self.store, paused, how, "the test").await?;
+                self.ledger.line(now, format!("rule {rule} goes on"), Vec::new());
             }
             Doing::Restart => {
                 let fresh = self.parts().await?;

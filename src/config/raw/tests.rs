@@ -103,10 +103,35 @@ pub struct Happening {
     pub job: Option<Job>,
     /// A mail server answers differently from now on.
     pub server: Option<Server>,
+    /// A person pauses a rule.
+    pub pause: Option<Paused>,
+    /// A person lets a paused rule go on.
+    pub resume: Option<Resumed>,
     /// tidings is stopped and started again.
     pub restart: Option<bool>,
     /// The setup is read again.
     pub reload: Option<bool>,
+}
+
+/// A rule that a person pauses.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Paused {
+    /// Which rule.
+    pub rule: String,
+    /// For how long. Default: until it is resumed.
+    #[serde(rename = "for")]
+    pub lasts: Option<Time>,
+}
+
+/// A rule that goes on.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resumed {
+    /// Which rule.
+    pub rule: String,
+    /// Whether what happened meanwhile is dropped. Default: it is told.
+    pub drop: Option<bool>,
 }
 
 /// A job and how it ends.
