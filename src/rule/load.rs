@@ -455,7 +455,8 @@ impl Loader<'_> {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            if !has_work && !damaged && !(branch == Branch::Recovery && of_cases) {
+            let closes = branch == Branch::Recovery && of_cases;
+            if !has_work && !closes && !damaged {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
