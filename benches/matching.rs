@@ -6,7 +6,7 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
-use globset::{Glob, GlobSet};
+use globset::Glob;
 use jiff::Timestamp;
 use std::hint::black_box;
 use std::path::PathBuf;
