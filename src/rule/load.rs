@@ -450,7 +450,8 @@ impl Loader<'_> {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            if !has_work && !damaged && !(branch == Branch::Recovery && of_cases) {
+            let of_case = branch == Branch::Recovery && of_cases;
+            if !has_work && !damaged && !of_case {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
