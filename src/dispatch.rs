@@ -185,9 +185,12 @@ impl Dispatcher {
                 return Ok(count);
             }
             let mut desk = self.desk(&mut memory, &plan).await?;
+            let pulse = self.pulse.clone();
             let prepared = tokio::task::spawn_blocking(move || {
                 let mut prepared = Vec::new();
                 for event in &events {
+                    // Large attachments take their time; each one done is progress.
+                    pulse.tick();
                     let made = ask::admission(event, &mut desk);
                     let stop = matches!(made, Err(Unready::Store(_)));
                     prepared.push(made.map_err(|error| (event.id, error)));
