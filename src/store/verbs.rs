@@ -372,6 +372,13 @@ impl Store {
             .await
     }
 
+    /// How many events belong to a gathering.
+    pub async fn count_gathered(&self, rule: &str, key: &str) -> Result<u64, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::count(connection, &rule, &key))
+            .await
+    }
+
     /// Where an event is gathered now: rules and keys.
     pub async fn gathered_in(&self, event: EventId) -> Result<Vec<(String, String)>, StoreError> {
         self.read(move |connection| gatherings::places(connection, event.0))
