@@ -137,11 +137,12 @@ impl House {
             mtime_ns: about.mtime() * 1_000_000_000 + about.mtime_nsec(),
         };
         let source = self.plan.borrow().watches.first().map(|(id, _)| id.clone());
+        let source = source.unwrap_or_default();
         let facts = json!({ "file": file.facts() });
         self.record(NewEvent {
-            key: format!("file:{name}:{}", self.files),
+            key: format!("file:{name}:{}:{source}", self.files),
             kind: event::Kind::FileArrives,
-            source: source.unwrap_or_default(),
+            source,
             subject: name.to_owned(),
             time: self.clock.now(),
             facts: facts.as_object().cloned().unwrap(),
@@ -672,6 +673,31 @@ async fn an_event_that_is_dispatched_again_is_not_told_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_two_watches_noticed_is_gathered_once() {
+    // In one round, and in two.
+    for at_once in [true, false] {
+        let mut house = House::new("2026-03-02T09:42:00Z", SCANS).await;
+        let id = house.comes("a/1.pdf").await;
+        if !at_once {
+            house.dispatcher.drain().await.unwrap();
+        }
+        let event = house.store.event(id).await.unwrap().unwrap().event.happening;
+        // As an older setup's watch of the same folder had it.
+        let arrival = event.asked().to_owned();
+        house
+            .record(NewEvent {
+                key: format!("{arrival}:older"),
+                source: "older".to_owned(),
+                ..event
+            })
+            .await;
+        house.dispatcher.drain().await.unwrap();
+        house.pass("5m").await;
+        assert_eq!(house.subjects().await, ["scans: 1 event, a"], "{at_once}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_events_than_a_mail_can_tell_make_several_and_none_is_lost() {
     let mut house = House::new("2026-03-02T23:00:00+01:00", NIGHT).await;
     let now = house.clock.now();
@@ -746,4 +772,107 @@ async fn the_loop_tells_what_is_due_by_itself() {
     stop.cancel();
     running.await.unwrap();
     drop((plan, dir));
+}
+
+/// Line, message and hint of each problem of a setup.
+fn problems(settings: &str, rules: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("drop")).unwrap();
+    std::fs::create_dir_all(dir.path().join("rules")).unwrap();
+    write(dir.path(), settings, rules);
+    let found = load::setup(dir.path()).err().unwrap_or_default();
+    found
+        .iter()
+        .map(|problem| {
+            let place = problem.place.as_ref().unwrap();
+            let hint = problem.hint.clone().unwrap_or_default();
+            format!("{}:{} {} ({hint})", place.line, place.column, problem.message)
+        })
+        .collect()
+}
+
+#[test]
+fn what_cannot_be_gathered_is_said_with_its_place() {
+    let rule = |words: &str| {
+        format!(
+            "rules:\n  scans:\n    when: {{ file_arrives: {{ in: drop }} }}\n    {words}\n    \
+             mail: {{ to: ops@contoso.com }}\n"
+        )
+    };
+    for (words, expected) in [
+        (
+            "group: { wait: 0s }",
+            "4:20 no time at all is too short (write 1s or more)",
+        ),
+        (
+            "throttle: { at_most: 1, per: 0s }",
+            "4:34 no time at all is too short (write 1s or more)",
+        ),
+        (
+            "group: { wait: 5m, at: \"09:00\" }",
+            "4:14 `at` says when a group is told, and so does `wait` (keep one of them)",
+        ),
+        (
+            "group: { by: \"{{job.name}}\" }",
+            "4:21 no trigger of this rule brings `job`, only `file` (`job_fails` (or another job trigger) would \
+             bring `job`; so would `on_success` and `on_failure` of a rule with `run:`)",
+        ),
+        (
+            "throttle: { at_most: 1, per: 1h, by: \"{{file.nam}}\" }",
+            "4:45 unknown fact `file.nam` (did you mean `file.name`?)",
+        ),
+        (
+            "group: { by: folder }",
+            "4:18 `folder` is the same for every event (name a fact, as \"{{file.folder}}\", or leave `by` out)",
+        ),
+        (
+            "quiet_hours: { from: \"07:00\", to: \"07:00\" }",
+            "4:35 these quiet hours end when they begin (a rule that shall never tell needs no mail; write two \
+             different times)",
+        ),
+        (
+            "quiet_hours: { from: \"20:00\", to: \"07:00\", days: mon-fry }",
+            "4:54 `mon-fry` is not a day of the week (mon tue wed thu fri sat sun, or from one to another: mon-fri)",
+        ),
+        (
+            "quiet_hours: { from: \"20:00\", to: \"07:00\", timezone: Europe/Berlni }",
+            "4:58 `Europe/Berlni` is not a time zone (did you mean `Europe/Berlin`?)",
+        ),
+        (
+            "if: group.count > 1",
+            "4:9 only the mails of a rule with `group:` bring `group` (add `group:` to the rule)",
+        ),
+    ] {
+        assert_eq!(problems(SETTINGS, &rule(words)), [expected], "{words}");
+    }
+    for words in [
+        "group: { at: \"9:00\" }",
+        "group: { at: \"24:00\" }",
+        "group: { max: 0 }",
+        "group: { max: 1001 }",
+        "throttle: { at_most: 0, per: 1h }",
+        "throttle: { at_most: 1 }",
+        "quiet_hours: { from: \"20:00\" }",
+    ] {
+        let found = problems(SETTINGS, &rule(words));
+        assert!(
+            found.len() == 1 && found[0].starts_with("4:"),
+            "{words}: {found:?}"
+        );
+    }
+    let found = problems(&limits("{ mails_per_rule_per_hour: 0 }"), &rule("description: x"));
+    assert!(found.len() == 1 && found[0].starts_with("4:"), "{found:?}");
+    let found = problems(&limits("never"), &rule("description: x"));
+    assert!(found.len() == 1 && found[0].starts_with("4:"), "{found:?}");
+    let digest = rule("description: x").replace("contoso.com }", "contoso.com, template: digest }");
+    let found = problems(SETTINGS, &digest);
+    assert!(
+        found[0].contains("only the mails of a rule with `group:` bring `group`"),
+        "{found:?}"
+    );
+    // What says nothing of a day or time is fine, whatever is in it.
+    let fine = rule(
+        "group: { by: \"{{file.folder}}\", max: 1 }\n    quiet_hours: { from: \"20:00\", to: \"06:30\", days: [sat-sun, \"mon,tue\"] }",
+    );
+    assert_eq!(problems(SETTINGS, &fine), Vec::<String>::new());
 }

@@ -114,7 +114,7 @@ fn every_shipped_template_renders_for_its_triggers() {
         ("job-recovered", &job_facts, "works again"),
         ("trouble", &trouble, "535 5.7.3"),
         ("test-message", &always(), "sending works"),
-        ("digest", &digest(3), "2026-11-22 08:00"),
+        ("digest", &digest(3), "2026-11-22 09:00"),
         ("digest", &digest(500), "The first 50 of 500"),
         ("plain", &always(), "file_arrives"),
         ("plain", &file_facts, "x.pdf"),
@@ -206,7 +206,7 @@ fn a_digest_lists_fifty_events_and_counts_the_rest() {
             assert_eq!(lines, listed, "{count}: {part}");
             assert_eq!(part.contains("The first 50 of"), counted, "{count}: {part}");
             assert!(
-                part.contains("7 more like this since 2026-11-22 06:42 were not sent one by one."),
+                part.contains("7 more like this since 2026-11-22 07:42 were not sent one by one."),
                 "{part}"
             );
         }
@@ -508,6 +508,7 @@ fn an_empty_or_missing_folder_gives_what_is_shipped() {
     assert_eq!(
         Templates::shipped().names(),
         [
+            "digest",
             "file-arrived",
             "job-failed",
             "job-recovered",

@@ -98,11 +98,17 @@ fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<
             nth: made.main.verdicts.iter().filter(same).count(),
         };
         match asked.answer(found.why, desk, &mut made) {
-            Ok((outcome, detail)) => made.main.verdicts.push(RuleVerdict {
-                rule: found.rule.name.clone(),
-                outcome: outcome.to_owned(),
-                detail,
-            }),
+            Ok((outcome, detail)) => {
+                let verdict = RuleVerdict {
+                    rule: found.rule.name.clone(),
+                    outcome: outcome.to_owned(),
+                    detail,
+                };
+                if !found.rule.telling.is_plain() {
+                    desk.note(event, asked.nth, &verdict);
+                }
+                made.main.verdicts.push(verdict);
+            }
             Err(error) => {
                 made.discard(&store);
                 desk.undo();

@@ -31,7 +31,11 @@ impl Plan {
 impl Asked<'_> {
     /// Deterministic, and different for everything a rule asks for on one event.
     pub(super) fn key(&self, branch: &str, what: &str) -> String {
-        format!("{}/{}/{branch}/{what}", self.event.happening.key, self.rule.name)
+        format!(
+            "{}/{}/{branch}/{what}",
+            self.event.happening.asked(),
+            self.rule.name
+        )
     }
 
     pub(super) fn mails(

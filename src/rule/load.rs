@@ -455,8 +455,8 @@ impl Loader<'_> {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            let closes = branch == Branch::Recovery && of_cases;
-            if !has_work && !closes && !damaged {
+            let of_case = branch == Branch::Recovery && of_cases;
+            if !has_work && !damaged && !of_case {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
