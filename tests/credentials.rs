@@ -197,6 +197,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         },
         recipients: Recipients::default(),
         limits: None,
+        calendars: std::collections::BTreeMap::new(),
         outbox: Outbox {
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),

@@ -330,6 +330,7 @@ impl House {
                 )]),
                 allow: None,
             },
+            calendars: BTreeMap::new(),
             outbox: Outbox {
                 store: dir.path().join("state/tidings.db"),
                 first: Duration::from_secs(60),
