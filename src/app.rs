@@ -13,6 +13,7 @@ mod housekeeping;
 pub mod notify;
 mod reload;
 
+use crate::action::run::Commands;
 use crate::action::work;
 use crate::app::notify::{Stop, Supervisor};
 use crate::app::reload::{Live, first_look};
@@ -464,7 +465,8 @@ pub fn schedules_of(rules: &[Rule]) -> Vec<(String, Schedule)> {
         .collect()
 }
 
-fn rules_plan_of(
+/// What the dispatcher works by, of a setup.
+pub fn rules_plan_of(
     settings: Settings,
     templates: crate::template::Templates,
     rules: Vec<Rule>,
@@ -482,7 +484,8 @@ fn rules_plan_of(
     }
 }
 
-fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::Plan {
+/// What delivery works by, of a setup.
+pub fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::Plan {
     delivery::Plan {
         senders,
         overlap: rules
@@ -497,6 +500,8 @@ fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::P
         },
         setup: settings.dir.clone(),
         logs: housekeeping::logs(settings),
+        ground: settings.ground.clone(),
+        commands: Commands::Real,
     }
 }
 

@@ -236,6 +236,39 @@ fn calendars_that_cannot_be_used() {
 }
 
 #[test]
+fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
+    let said = check_rule(
+        "    mail: { to: ops }\n    remind: { every: 2h }\n    on_recovery: { mail: { to: ops } }\n",
+    );
+    assert!(
+        said.contains("rules/a.yaml:5:5: `remind` needs a trigger that opens a case"),
+        "{said}"
+    );
+    assert!(said.contains("`on_recovery` has nothing to wait for"), "{said}");
+    let rules = "rules:\n  jobs:\n    when: { job_fails: { job: \"*\" } }\n    mail: { to: ops, subject: \"{{case.key}}\" }\n    \
+        remind: { every: 0s, from: \"18:00\", until: \"18:00\", at_most: 1 }\n    \
+        escalate:\n      - { after: 3h, mail: { to: ops } }\n      - { after: 3h, mail: { to: ops } }\n  \
+        both:\n    when: { job_fails: { job: \"*\" } }\n    run: { command: [\"true\"] }\n    \
+        remind: { every: 1h, until: 8pm }\n";
+    let said = check(&[("rules/a.yaml", rules)]);
+    for problem in [
+        "rules/a.yaml:5:22: that is no time at all",
+        "this leaves no time for a reminder",
+        "rules/a.yaml:8:18: each rung must come later than the one before",
+        "rules/a.yaml:12:5: `remind` sends the rule's `mail` again, and there is none to send again",
+        "rules/a.yaml:12:34: `8pm` is not a time of day",
+    ] {
+        assert!(said.contains(problem), "{problem}: {said}");
+    }
+    let fine = "rules:\n  back:\n    when: { trouble: {} }\n    on_recovery: { mail: { to: ops, subject: \"{{case.open_for}}\" } }\n";
+    assert!(
+        check(&[("rules/a.yaml", fine)]).ends_with("exit 0"),
+        "{}",
+        check(&[("rules/a.yaml", fine)])
+    );
+}
+
+#[test]
 fn nothing_is_wrong() {
     assert_snapshot!(check_rule("    mail: { from: invoices@contoso.com, to: ops, template: file-arrived, attach: \"{{file.path}}\" }\n"), @r#"
     all is well: 1 rule, 1 account, 13 templates, 1 watched folder
@@ -658,7 +691,7 @@ fn options_that_do_not_exist() {
     4 |     soften: { at_most: 1 }
       |     ^^^^^^
       |
-      = hint: known are `copy`, `data`, `delete`, `description`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `run`, `throttle`, `when`
+      = hint: known are `copy`, `data`, `delete`, `description`, `escalate`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `remind`, `run`, `throttle`, `when`
 
     error: `file_arrives` and `schedule` cannot stand together
      --> rules/a.yaml:7:41

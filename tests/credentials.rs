@@ -181,6 +181,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     let state = folder.join("state");
     Settings {
         dir: folder.to_owned(),
+        ground: tidings::ground::Ground::default(),
         accounts: [
             account("office", Credential::OAuth2(Box::new(oauth2))),
             account("relay", relay),
@@ -195,8 +196,8 @@ fn setup(folder: &Path, server: &Url) -> Settings {
             template: "plain".into(),
         },
         recipients: Recipients::default(),
-        calendars: std::collections::BTreeMap::new(),
         limits: None,
+        calendars: std::collections::BTreeMap::new(),
         outbox: Outbox {
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),

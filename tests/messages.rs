@@ -341,6 +341,7 @@ impl House {
             },
             limits: None,
             state: dir.path().join("state"),
+            ground: tidings::ground::Ground::default(),
         };
         House {
             dir,

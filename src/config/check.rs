@@ -15,6 +15,7 @@ use crate::config::settings::{Defaults, Limits, Outbox, Recipients, Settings, Th
 use crate::config::shape::{self, Sound};
 use crate::config::{quantity, schema};
 use crate::entry::OnUnknown;
+use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
 use crate::suggest;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -135,6 +136,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             calendars,
             limits,
             state,
+            ground: Ground::default(),
         },
         scan_every,
         unsure,
@@ -169,6 +171,7 @@ fn empty(dir: &Path) -> Settings {
         calendars: BTreeMap::new(),
         limits: Some(Limits::default()),
         state: dir.join("state"),
+        ground: Ground::default(),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::advice::Provider;
 use crate::config::calendar::Calendar;
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
+use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
 use globset::GlobSet;
 use jiff::civil::Date;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
+    /// Where all these folders really lie: on this machine, but for tests of rules.
+    pub ground: Ground,
 }
 
 impl Settings {

@@ -128,7 +128,7 @@ impl Performer {
             resend,
             pause,
             trouble,
-        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, random());
+        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, self.random());
         match &settlement {
             Settlement::Accept(reason) => {
                 tracing::info!(entry = %entry.id, rule = %entry.rule, reply = reason.reply, "mail accepted");
@@ -205,6 +205,8 @@ impl Performer {
             entry: Some(entry.id),
             stop: self.stop.clone(),
             clock: self.clock.clone(),
+            ground: self.plan.ground.clone(),
+            commands: self.plan.commands.clone(),
         };
         let done = work::perform(&work, &context).await;
         let report = done.report;
@@ -303,6 +305,13 @@ impl Performer {
             Ok(Some(detail)) => detail.event.happening.kind == event::Kind::Trouble,
             _ => false,
         }
+    }
+}
+
+impl Performer {
+    /// How far a retry is spread. A clock that is moved by hand has no crowd on it, and repeats itself.
+    fn random(&self) -> f64 {
+        if self.clock.is_by_hand() { 0.5 } else { random() }
     }
 }
 

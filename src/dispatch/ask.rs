@@ -6,8 +6,8 @@ use crate::dispatch::gathering::FIRED;
 use crate::entry::{Kind, Reason};
 use crate::event::Event;
 use crate::rule::Rule;
-use crate::rule::facts;
-use crate::rule::index::{Branch, Why};
+use crate::rule::facts::{self, case_key};
+use crate::rule::index::{Branch, Match, Why};
 use crate::store::{Admission, RuleVerdict, Store, StoreError};
 use serde_json::Value;
 use std::io;
@@ -59,6 +59,13 @@ impl Made {
     }
 }
 
+/// The condition did not hold.
+const CONDITION_FALSE: &str = "condition_false";
+/// The condition, or what tells events apart, could not be evaluated.
+pub(super) const FAILED: &str = "failed";
+/// The rule is paused.
+pub(super) const PAUSED: &str = "paused";
+
 /// What a rule said: one word, and why.
 pub(super) type Said = (&'static str, String);
 
@@ -66,12 +73,21 @@ pub(super) type Said = (&'static str, String);
 ///
 /// With an error, what was written until then is given up.
 pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready> {
+    put(event, desk, |_| true)
+}
+
+/// The same for one rule alone, which was paused when it was asked first.
+pub(super) fn again(event: &Event, rule: &str, desk: &mut Desk) -> Result<Made, Unready> {
+    put(event, desk, |found| found.rule.name == rule)
+}
+
+fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<Made, Unready> {
     let plan = Arc::clone(&desk.plan);
     let store = desk.store.clone();
     let mut made = Made::default();
     made.main.event = Some(event.id);
     desk.begin();
-    for found in plan.find(event) {
+    for found in plan.find(event).into_iter().filter(asks) {
         let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
         let asked = Asked {
             event,
@@ -81,16 +97,18 @@ pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready>
             now: desk.now,
             nth: made.main.verdicts.iter().filter(same).count(),
         };
-        let answer = match found.why {
-            Why::Trigger(_) => asked.triggered(desk, &mut made),
-            Why::Outcome(branch) => asked.ended(branch, desk, &mut made),
-        };
-        match answer {
-            Ok((outcome, detail)) => made.main.verdicts.push(RuleVerdict {
-                rule: found.rule.name.clone(),
-                outcome: outcome.to_owned(),
-                detail,
-            }),
+        match asked.answer(found.why, desk, &mut made) {
+            Ok((outcome, detail)) => {
+                let verdict = RuleVerdict {
+                    rule: found.rule.name.clone(),
+                    outcome: outcome.to_owned(),
+                    detail,
+                };
+                if !found.rule.telling.is_plain() {
+                    desk.note(event, asked.nth, &verdict);
+                }
+                made.main.verdicts.push(verdict);
+            }
             Err(error) => {
                 made.discard(&store);
                 desk.undo();
@@ -113,8 +131,46 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn facts(&self) -> Value {
+    pub(super) fn facts(&self) -> Value {
         facts::facts(self.event, self.rule, &self.plan.surroundings(self.now))
+    }
+
+    fn answer(&self, why: Why, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let name = &self.rule.name;
+        let case = case_key(self.event, name);
+        if desk.board.is_paused(name) {
+            return Ok(self.paused(why, case, desk, made));
+        }
+        match (why, case) {
+            (Why::Trigger(_), _) => {
+                let said = self.triggered(desk, made)?;
+                if !matches!(said.0, CONDITION_FALSE | FAILED) {
+                    self.follow(desk.known.get(name), &mut made.main.gathers);
+                }
+                Ok(said)
+            }
+            (Why::Outcome(Branch::Recovery), Some(_)) => self.over(desk, made),
+            (Why::Outcome(branch), _) => self.ended(branch, desk, made),
+        }
+    }
+
+    /// The rule is paused: what would follow is kept. Its condition is asked all the same, so that nothing waits
+    /// which never leads to anything.
+    fn paused(&self, why: Why, case: Option<String>, desk: &Desk, made: &mut Made) -> Said {
+        if let (Why::Trigger(_), Some(condition)) = (why, &self.rule.condition)
+            && let Ok(decision) = condition.check(&self.facts())
+            && !decision.holds
+        {
+            return (CONDITION_FALSE, decision.why);
+        }
+        if let (Why::Outcome(Branch::Recovery), Some(case)) = (why, case) {
+            // Reminders that wait are wrong from now on, whenever the rule goes on.
+            made.main.over.push(case);
+        }
+        let kept = desk
+            .board
+            .keep(&self.rule.name, self.event.id, &mut made.main.gathers);
+        (PAUSED, kept.unwrap_or_default())
     }
 
     /// A trigger of the rule met the event: condition, then work or mails.
@@ -128,12 +184,12 @@ impl Asked<'_> {
         {
             None => String::new(),
             Some(Ok(decision)) if decision.holds => decision.why,
-            Some(Ok(decision)) => return Ok(("condition_false", decision.why)),
+            Some(Ok(decision)) => return Ok((CONDITION_FALSE, decision.why)),
             Some(Err(error)) => {
                 let text = format!("the condition of rule `{}` failed: {error}", self.rule.name);
                 let unmade = self.unmade(Kind::Mail, "if", Reason::new(text.clone()));
                 made.main.entries.push(unmade);
-                return Ok(("failed", text));
+                return Ok((FAILED, text));
             }
         };
         if self.rule.work.is_empty() {

@@ -13,10 +13,12 @@
 //! | [`mail`] | `mail:` |
 //! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
+//! | [`ladder`] | `remind:`, `escalate:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
 pub mod absence;
 pub mod circle;
+pub mod ladder;
 pub mod mail;
 pub mod sample;
 pub mod telling;
@@ -70,6 +72,9 @@ pub enum Away {
     /// Bad luck: the setup is to run, and a share that is away must not keep the other rules from
     /// running. The watch itself tells when it comes back.
     BadLuck,
+    /// Of no account: the setup is tried out on a machine where it may never run. Programs are not looked for
+    /// either.
+    Elsewhere,
 }
 
 /// Reads and checks a whole setup, as `tidings check` does.
@@ -445,12 +450,13 @@ impl Loader<'_> {
                 mails = prepared;
             }
         }
+        let of_cases = raw.when.0.iter().all(ladder::opens_case);
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            let closes = branch == Branch::Recovery && kinds.iter().any(|kind| kind.is_absence());
-            if !has_work && !closes && !damaged {
+            let of_case = branch == Branch::Recovery && of_cases;
+            if !has_work && !damaged && !of_case {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
@@ -466,7 +472,9 @@ impl Loader<'_> {
             } else {
                 told
             };
-            let words = words_of(Some(branch));
+            // Without work, what is over is the case: an absence then says what came, and there is no job of ours.
+            let ended = has_work || kinds.iter().any(|kind| kind.is_absence());
+            let words = words_of(ended.then_some(branch));
             let said = words.clone().with_telling(told.0, told.1);
             loader.outcome(&at.key(key), &name, written, (&words, &said), damaged)
         };
@@ -477,8 +485,16 @@ impl Loader<'_> {
         }
         let on_failure = outcome(self, "on_failure", raw.on_failure.as_ref(), Branch::Failure);
         let on_recovery = outcome(self, "on_recovery", raw.on_recovery.as_ref(), Branch::Recovery);
+        let ground = ladder::Ground {
+            at,
+            words: &words,
+            has_work,
+            damaged,
+        };
+        let ladder = self.ladder(&raw, &ground);
         let idle = !has_work
             && raw.mail.is_none()
+            && raw.escalate.is_none()
             && [&raw.on_success, &raw.on_failure, &raw.on_recovery]
                 .iter()
                 .all(|outcome| outcome.is_none());
@@ -494,7 +510,7 @@ impl Loader<'_> {
         }
         (triggers.len() == many).then_some(Rule {
             name,
-            description: raw.description,
+            description: raw.description.clone(),
             place,
             triggers,
             condition,
@@ -505,6 +521,7 @@ impl Loader<'_> {
             on_success,
             on_failure,
             on_recovery,
+            ladder,
             telling,
         })
     }
@@ -534,8 +551,10 @@ impl Loader<'_> {
 
     /// A complaint about a folder that is not there: an error, or a warning where that may pass.
     fn away(&mut self, mut problem: Problem) {
-        if self.away == Away::BadLuck {
-            problem.severity = Severity::Warning;
+        match self.away {
+            Away::Mistake => {}
+            Away::BadLuck => problem.severity = Severity::Warning,
+            Away::Elsewhere => return,
         }
         self.complain(problem);
     }

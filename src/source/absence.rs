@@ -281,6 +281,16 @@ impl AbsenceSource {
         self.take(LATE_ONCE).await
     }
 
+    /// One look at this instant, as the daemon looks. Returns the number of new events.
+    pub async fn tick(&mut self) -> Result<usize, StoreError> {
+        self.take(LATE).await
+    }
+
+    /// Whether it waits for a look at a folder that begins from now on.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// When it next wants to look: a deadline, the end of a job's time. `None`: nothing is due by itself.
     pub fn next(&self) -> Option<Timestamp> {
         self.wake

@@ -22,6 +22,7 @@ pub mod candidates;
 mod folder;
 pub mod record;
 pub mod status;
+pub mod stepped;
 mod sweep;
 
 use crate::clock::Clock;
@@ -359,7 +360,7 @@ mod tests {
     use crate::event::Kind;
     use crate::source::{Existing, Identity, Settle, Wanted};
     use crate::store::EventFilter;
-    use globset::{GlobBuilder, GlobSet};
+    use globset::GlobBuilder;
 
     fn watch(root: &Path) -> Watch {
         let glob = GlobBuilder::new("**").literal_separator(true).build().unwrap();
@@ -371,7 +372,7 @@ mod tests {
             existing: Existing::Process,
             wanted: vec![Wanted {
                 matching: glob.compile_matcher(),
-                ignore: GlobSet::empty(),
+                ignore: crate::source::wanted::Ignore::default(),
                 recursive: true,
                 min_size: 0,
                 max_size: None,

@@ -7,7 +7,7 @@ use crate::entry::{self, Body, Entry, EntryId, Fence, Leased, NewEntry, Settleme
 use crate::event::{Event, EventId, NewEvent};
 use crate::store::spool::{ORPHAN_AGE, Spool};
 use crate::store::sqlite::writer::{Tx, Urgency};
-use crate::store::sqlite::{self, Sqlite};
+use crate::store::sqlite::{self, Durable, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
     Grant, INLINE_LIMIT, Inner, Lane, Lying, NewCase, Purged, Recorded, Recovery, RuleVerdict, SeenFile,
@@ -29,11 +29,21 @@ impl Store {
     ///
     /// Refuses a newer schema, another program's database, and a network file system.
     pub async fn open(path: &Path, clock: Clock) -> Result<Store, StoreError> {
+        Store::open_as(path, Durable::Yes, clock).await
+    }
+
+    /// The same for a test of rules: nothing waits for the disk, so a power cut loses what was promised. Never
+    /// for a state that is to be kept.
+    pub async fn open_for_a_trial(path: &Path, clock: Clock) -> Result<Store, StoreError> {
+        Store::open_as(path, Durable::No, clock).await
+    }
+
+    async fn open_as(path: &Path, durable: Durable, clock: Clock) -> Result<Store, StoreError> {
         let path = path.to_owned();
         let (changes, _) = watch::channel(0);
         let ticks = changes.clone();
         let opened = blocking(move || {
-            let sqlite = Sqlite::open(&path, ticks)?;
+            let sqlite = Sqlite::open(&path, durable, ticks)?;
             let folder = sqlite::folder_of(sqlite.path()).join("spool");
             let spool = Spool::open(folder.clone()).map_err(|source| StoreError::File {
                 what: "cannot create the spool",
@@ -211,6 +221,13 @@ impl Store {
         self.read(move |connection| lists::event(connection, id)).await
     }
 
+    /// How often a rule said what (`fired`, `condition_false`, ..) of the events recorded since then.
+    pub async fn said(&self, rule: &str, since: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
+        let rule = rule.to_owned();
+        self.read(move |connection| lists::said(connection, &rule, since))
+            .await
+    }
+
     /// Makes an entry ready again, due now. One that could not be composed (its effect is empty) is
     /// removed instead and its event is dispatched again, or what is gathered under its key is due; the
     /// entry returned is then as it was, not `ready`.
@@ -268,6 +285,13 @@ impl Store {
     pub async fn lying(&self, watch: &str) -> Result<Vec<Lying>, StoreError> {
         let watch = watch.to_owned();
         self.read(move |connection| files::lying(connection, &watch))
+            .await
+    }
+
+    /// What a watch knows of one file; one that is gone too.
+    pub async fn seen_file(&self, watch: &str, relative: &Path) -> Result<Option<SeenFile>, StoreError> {
+        let (watch, relative) = (watch.to_owned(), relative.to_owned());
+        self.read(move |connection| files::seen_file(connection, &watch, &relative))
             .await
     }
 
@@ -362,6 +386,13 @@ impl Store {
     ) -> Result<Vec<Event>, StoreError> {
         let (rule, key) = (rule.to_owned(), key.to_owned());
         self.read(move |connection| gatherings::events(connection, &rule, &key, after, limit))
+            .await
+    }
+
+    /// How many events belong to a gathering.
+    pub async fn count_gathered(&self, rule: &str, key: &str) -> Result<u64, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::count(connection, &rule, &key))
             .await
     }
 

@@ -102,7 +102,7 @@ impl Pile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use globset::{GlobBuilder, GlobSet};
+    use globset::GlobBuilder;
 
     fn backlog(count: Option<u64>, age: Option<u64>) -> Backlog {
         let glob = GlobBuilder::new("*.csv").literal_separator(true).build().unwrap();
@@ -111,7 +111,7 @@ mod tests {
             root: "/srv/in".into(),
             wanted: Wanted {
                 matching: glob.compile_matcher(),
-                ignore: GlobSet::empty(),
+                ignore: crate::source::wanted::Ignore::default(),
                 recursive: false,
                 min_size: 0,
                 max_size: None,

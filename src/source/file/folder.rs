@@ -19,11 +19,13 @@ mod inherit;
 mod looks;
 mod remember;
 mod scans;
+mod step;
 
 use super::candidates::Candidates;
 use super::status::{self, Looked, Mode, WatchStatus};
 use super::sweep::{Arms, Progress, lock};
 use crate::clock::Clock;
+use crate::ground::Ground;
 use crate::pulse::Pulse;
 use crate::source::Watch;
 use crate::source::memory::Memory;
@@ -109,6 +111,10 @@ pub struct Folder {
     store: Store,
     clock: Clock,
     origin: Instant,
+    /// The time when it began, for a clock that is moved by hand.
+    began: Timestamp,
+    /// Where the folder really lies.
+    ground: Ground,
     watcher: Option<Arc<Watcher>>,
     /// Why there is no watcher.
     unwatched: Option<String>,
@@ -171,6 +177,7 @@ impl Folder {
             Ok(watcher) => (Some(watcher), None),
             Err(why) => (None, Some(why)),
         };
+        let began = clock.now();
         let case = status::case(&watch.root);
         let status = WatchStatus {
             root: watch.root.clone(),
@@ -196,6 +203,8 @@ impl Folder {
             store,
             clock,
             origin: Instant::now(),
+            began,
+            ground: Ground::default(),
             watcher,
             unwatched,
             once,
@@ -248,6 +257,9 @@ impl Folder {
     }
 
     fn now(&self) -> Duration {
+        if self.clock.is_by_hand() {
+            return Duration::try_from(self.clock.now().duration_since(self.began)).unwrap_or_default();
+        }
         self.origin.elapsed()
     }
 
