@@ -183,7 +183,7 @@ impl Loader<'_> {
             Some(name) => self.checker.timezone(&at.key("timezone"), name)?,
             None => self.checked.settings.defaults.timezone.clone(),
         };
-        let days = self.days(at, raw)?;
+        let days = self.counting_days(at, raw)?;
         let grace = self.checker.time(
             &at.key("grace"),
             raw.grace.map(|time| time.0.as_str()),
@@ -342,7 +342,7 @@ impl Loader<'_> {
         }))
     }
 
-    fn days(&mut self, at: &At<'_>, raw: &Written<'_>) -> Option<Days> {
+    fn counting_days(&mut self, at: &At<'_>, raw: &Written<'_>) -> Option<Days> {
         let mut fine = true;
         let mut except: Vec<Arc<Calendar>> = Vec::new();
         for (index, name) in raw.except.iter().flat_map(|many| &many.0).enumerate() {

@@ -77,6 +77,10 @@ pub fn week_days(text: &str) -> Result<Vec<Weekday>, String> {
         "weekends" => return Ok(vec![Saturday, Sunday]),
         _ => {}
     }
+    if text.contains(',') {
+        let parts: Result<Vec<_>, _> = text.split(',').map(week_days).collect();
+        return parts.map(|parts| parts.concat());
+    }
     let Some((first, last)) = text.split_once('-') else {
         return named(text).map(|day| vec![day]);
     };
@@ -339,6 +343,7 @@ mod tests {
             [Weekday::Saturday, Weekday::Sunday]
         );
         assert_eq!(week_days("tuesday - thursday").unwrap().len(), 3);
+        assert_eq!(week_days("mon, wed-fri").unwrap().len(), 4);
         for wrong in ["", "mo", "mon-", "mon-fri-sun", "1", "monda"] {
             assert!(week_days(wrong).is_err(), "{wrong}");
         }
