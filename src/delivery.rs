@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Time for which an entry is ours without renewal.
@@ -45,8 +46,11 @@ const RENEW: Duration = Duration::from_secs(120);
 /// Entries of one lane claimed ahead of their performers.
 const AHEAD: usize = 32;
 
-/// Jobs that may run at once, all together.
+/// Jobs that may run at once, all together; but one of each lane always may.
 const JOBS: usize = 16;
+
+/// The task's name, also for its pulse.
+pub const NAME: &str = "delivery";
 
 /// Longest time between two looks at the outbox, should a wake-up be lost.
 const LOOK: Duration = Duration::from_secs(5);
@@ -122,17 +126,18 @@ impl Delivery {
         }
     }
 
-    /// Works until stopped; then finishes what is on the wire.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Works until stopped; then finishes what is on the wire, or leaves it when told `now`.
+    pub async fn run(mut self, stop: CancellationToken, now: CancellationToken) {
         let mut changes = self.store.changes();
         let mut renew = tokio::time::interval(RENEW);
         let mut foreign = tokio::time::interval(FOREIGN);
         foreign.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut look = true;
         let mut next = None;
+        let mut latest = Instant::now();
         while !stop.is_cancelled() {
             self.pulse.tick();
-            if look {
+            if look || Instant::now() >= latest {
                 next = match self.begin_due().await {
                     Ok(next) => next,
                     Err(error) => {
@@ -140,9 +145,12 @@ impl Delivery {
                         Some(self.clock.now() + LOOK)
                     }
                 };
+                latest = Instant::now() + LOOK;
             }
             look = true;
-            let sleep = next.map_or(LOOK, |next| self.clock.until(next).min(LOOK));
+            // What woke us without asking for a look must not put the next one off.
+            let rest = latest.saturating_duration_since(Instant::now());
+            let sleep = next.map_or(rest, |next| self.clock.until(next).min(rest));
             tokio::select! {
                 () = stop.cancelled() => {}
                 Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.ended(ended),
@@ -157,33 +165,35 @@ impl Delivery {
             }
         }
         self.give_back().await;
-        self.finish().await;
+        self.finish(&now).await;
         let plan = Arc::clone(&self.plan.borrow());
         plan.senders.close().await;
     }
 
     /// Performs all that is due now, and what became due meanwhile; begins nothing that waits for a
-    /// later time. With `stop` it finishes what was begun. For the scheduled worker.
-    pub async fn drain(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
+    /// later time. What was begun is finished, also when the store fails or somebody says stop. For the
+    /// scheduled worker.
+    pub async fn drain(
+        &mut self,
+        soon: &CancellationToken,
+        now: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let mut renew = tokio::time::interval(RENEW);
         loop {
-            self.begin_due().await?;
-            let ended = tokio::select! {
-                biased;
-                () = stop.cancelled() => {
-                    self.give_back().await;
-                    self.finish().await;
-                    return Ok(());
-                }
-                ended = self.running.join_next_with_id() => ended,
+            let begun = match soon.is_cancelled() {
+                false => self.begin_due().await,
+                true => Ok(None),
             };
-            match ended {
-                Some(ended) => self.ended(ended),
-                None if self.lanes.values().all(|lane| lane.waiting.is_empty()) => return Ok(()),
-                // A lane at its pace: claimed, but not before a later time.
-                None => {
-                    self.give_back().await;
-                    return Ok(());
-                }
+            // Nothing runs, and what waits here is at its pace: claimed, but not before a later time.
+            if begun.is_err() || soon.is_cancelled() || self.running.is_empty() {
+                self.give_back().await;
+                self.finish(now).await;
+                return begun.map(drop);
+            }
+            tokio::select! {
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                _ = renew.tick() => self.renew().await,
+                () = soon.cancelled() => {}
             }
         }
     }
@@ -219,6 +229,12 @@ impl Delivery {
         plan: &Arc<Plan>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
+        let jobs = self
+            .lanes
+            .iter()
+            .filter(|((kind, _), _)| *kind == Kind::Work)
+            .map(|(_, lane)| lane.running)
+            .sum();
         let Some(lane) = self.lanes.get_mut(key) else {
             return Ok(None);
         };
@@ -231,7 +247,7 @@ impl Delivery {
         let running = lane.running;
         let capacity = match key.0 {
             Kind::Mail => mail_capacity(&key.1, plan, &self.store, running, now).await?,
-            Kind::Work => Ok(work_capacity(&key.1, plan, self.running.len())),
+            Kind::Work => Ok(work_capacity(plan.overlap.get(&key.1), running, jobs)),
         };
         let capacity = match capacity {
             Ok(capacity) => capacity,
@@ -243,10 +259,11 @@ impl Delivery {
         let skip = key.0 == Kind::Work && plan.overlap.get(&key.1) == Some(&Overlap::Skip);
         let room = capacity.saturating_sub(lane.running);
         if lane.waiting.is_empty() && (room > 0 || skip) {
-            let ahead = if key.0 == Kind::Mail {
-                AHEAD.max(room).min(room.saturating_mul(8))
-            } else {
-                room.max(1)
+            let ahead = match key.0 {
+                Kind::Mail => AHEAD.max(room).min(room.saturating_mul(8)),
+                // All that wait beside the run that may begin, or runs, are left out.
+                Kind::Work if skip => AHEAD,
+                Kind::Work => room,
             };
             let claimed = self.store.claim(key.0, &key.1, ahead, LEASE).await?;
             for leased in &claimed {
@@ -271,20 +288,20 @@ impl Delivery {
             let handle = self.running.spawn(performer.perform(leased));
             self.by_task.insert(handle.id(), (key.clone(), id));
         }
-        if skip && lane.running >= capacity {
-            for leased in std::mem::take(&mut lane.waiting) {
-                self.ours.remove(&leased.entry.id);
+        if skip && lane.running >= capacity && !lane.waiting.is_empty() {
+            // One that cannot be settled now stays here, and is looked at again.
+            while let Some(leased) = lane.waiting.front() {
+                let id = leased.entry.id;
                 let reason = Reason::new("left out: the same job was still running (overlap: skip)");
-                tracing::warn!(entry = %leased.entry.id, job = %key.1, "run left out, the same job is still running");
+                tracing::warn!(entry = %id, job = %key.1, "run left out, the same job is still running");
                 self.store
-                    .settle(
-                        leased.entry.id,
-                        leased.fence,
-                        Settlement::Accept(reason),
-                        Also::default(),
-                    )
+                    .settle(id, leased.fence, Settlement::Accept(reason), Also::default())
                     .await?;
+                lane.waiting.pop_front();
+                self.ours.remove(&id);
             }
+            // There may be more.
+            return Ok(Some(now));
         }
         Ok(None)
     }
@@ -342,9 +359,15 @@ impl Delivery {
         }
     }
 
+    /// All at once, so that they share a commit, and a store that is busy is waited for once.
     async fn renew(&self) {
+        let mut asked = JoinSet::new();
         for (&id, &fence) in &self.ours {
-            if let Err(error) = self.store.renew(id, fence, LEASE).await {
+            let store = self.store.clone();
+            asked.spawn(async move { (id, store.renew(id, fence, LEASE).await) });
+        }
+        while let Some(answer) = asked.join_next().await {
+            if let Ok((id, Err(error))) = answer {
                 tracing::warn!(entry = %id, %error, "cannot renew a lease");
             }
         }
@@ -352,30 +375,34 @@ impl Delivery {
 
     /// Gives back what was claimed and not begun.
     async fn give_back(&mut self) {
-        for lane in self.lanes.values_mut() {
-            for leased in std::mem::take(&mut lane.waiting) {
-                self.ours.remove(&leased.entry.id);
-                let settled = self.store.settle(
-                    leased.entry.id,
-                    leased.fence,
-                    Settlement::Release,
-                    Also::default(),
-                );
-                if let Err(error) = settled.await {
-                    tracing::warn!(entry = %leased.entry.id, %error, "cannot give an entry back; its lease will run out");
-                }
+        let mut asked = JoinSet::new();
+        for leased in self.lanes.values_mut().flat_map(|lane| lane.waiting.drain(..)) {
+            let (id, fence) = (leased.entry.id, leased.fence);
+            self.ours.remove(&id);
+            let store = self.store.clone();
+            asked.spawn(async move {
+                let settled = store.settle(id, fence, Settlement::Release, Also::default());
+                (id, settled.await)
+            });
+        }
+        while let Some(answer) = asked.join_next().await {
+            if let Ok((id, Err(error))) = answer {
+                tracing::warn!(entry = %id, %error, "cannot give an entry back; the next start does");
             }
         }
     }
 
-    /// Waits for everything that was begun.
-    pub async fn finish(&mut self) {
-        let mut renew = tokio::time::interval(RENEW);
+    /// Waits for everything that was begun; when told `now`, leaves it where it is.
+    async fn finish(&mut self, now: &CancellationToken) {
+        let (mut renew, mut look) = (tokio::time::interval(RENEW), tokio::time::interval(LOOK));
         while !self.running.is_empty() {
             self.pulse.tick();
             tokio::select! {
                 Some(ended) = self.running.join_next_with_id() => self.ended(ended),
                 _ = renew.tick() => self.renew().await,
+                _ = look.tick() => {}
+                // Jobs are killed by this.
+                () = now.cancelled() => self.running.shutdown().await,
             }
         }
     }
@@ -412,10 +439,34 @@ fn note_pace(lane: &str, plan: &Plan, now: Timestamp) {
     }
 }
 
-fn work_capacity(lane: &str, plan: &Plan, running: usize) -> usize {
-    let room = JOBS.saturating_sub(running).max(1);
-    match plan.overlap.get(lane) {
-        Some(Overlap::Parallel) | None => room,
+/// How many runs of a lane there may be, when it has `running` of all `jobs` that run.
+fn work_capacity(overlap: Option<&Overlap>, running: usize, jobs: usize) -> usize {
+    match overlap {
         Some(Overlap::Queue | Overlap::Skip) => 1,
+        Some(Overlap::Parallel) | None => (running + JOBS.saturating_sub(jobs)).max(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parallel_runs_fill_all_places_and_every_lane_always_has_one() {
+        let parallel = Some(&Overlap::Parallel);
+        // Alone, one after the other: sixteen begin.
+        let begun = (0..).take_while(|&running| running < work_capacity(parallel, running, running));
+        assert_eq!(begun.count(), JOBS);
+        assert_eq!(work_capacity(parallel, 3, 13), 6, "three more, thirteen run");
+        assert_eq!(
+            work_capacity(parallel, 0, JOBS),
+            1,
+            "no lane is held up by another"
+        );
+        assert_eq!(work_capacity(None, 1, JOBS + 4), 1);
+        for overlap in [Overlap::Queue, Overlap::Skip] {
+            assert_eq!(work_capacity(Some(&overlap), 0, 0), 1);
+            assert_eq!(work_capacity(Some(&overlap), 1, JOBS), 1);
+        }
     }
 }

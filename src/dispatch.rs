@@ -132,11 +132,13 @@ impl Dispatcher {
             }
             count += events.len();
             let plan = Arc::clone(&self.plan.borrow());
-            let (store, now) = (self.store.clone(), self.clock.now());
+            let (store, now, pulse) = (self.store.clone(), self.clock.now(), self.pulse.clone());
             let prepared = tokio::task::spawn_blocking(move || {
-                let each = events
-                    .iter()
-                    .map(|event| admission(event, &plan, &store, now).map_err(|error| (event.id, error)));
+                let each = events.iter().map(|event| {
+                    // Large attachments take their time; each one done is progress.
+                    pulse.tick();
+                    admission(event, &plan, &store, now).map_err(|error| (event.id, error))
+                });
                 each.collect::<Vec<_>>()
             });
             // A panic in a template engine must not lose the batch: it stays pending, and is told.
@@ -295,7 +297,11 @@ impl Asked<'_> {
 
     /// Deterministic, and different for everything a rule asks for on one event.
     fn key(&self, branch: &str, what: &str) -> String {
-        format!("{}/{}/{branch}/{what}", self.event.happening.key, self.rule.name)
+        format!(
+            "{}/{}/{branch}/{what}",
+            self.event.happening.asked(),
+            self.rule.name
+        )
     }
 
     fn mails(

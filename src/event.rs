@@ -222,6 +222,21 @@ pub struct NewEvent {
     pub case: Option<CaseStep>,
 }
 
+impl NewEvent {
+    /// What happened, whoever noticed it: the key, for a file without the watch that saw it. A rule is asked
+    /// once about it, though it moved to another watch meanwhile.
+    pub fn asked(&self) -> &str {
+        match self.kind {
+            Kind::FileArrives => {
+                let arrival = self.key.strip_suffix(self.source.as_str());
+                arrival.and_then(|key| key.strip_suffix(':'))
+            }
+            _ => None,
+        }
+        .unwrap_or(&self.key)
+    }
+}
+
 /// A recorded happening.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {

@@ -7,7 +7,8 @@
 mod tour;
 
 use super::{Exit, out, show, tell};
-use crate::app::{App, Options, notify};
+use crate::app::notify::Stop;
+use crate::app::{App, Options};
 use crate::clock::Clock;
 use crate::sandbox::oauth::{self, Rotation, User};
 use crate::sandbox::{Authority, smtp};
@@ -118,8 +119,8 @@ async fn play(dir: &Path, once: bool) -> Result<(), DemoError> {
         LIFE.as_secs()
     ));
 
-    let stop = CancellationToken::new();
-    notify::stop_on_signals(stop.clone())
+    let stop = Stop::default();
+    stop.on_signals()
         .map_err(|error| DemoError::App(crate::app::AppError::Signals(error)))?;
     let (started, ready) = oneshot::channel();
     let store = app.store().clone();
@@ -128,12 +129,12 @@ async fn play(dir: &Path, once: bool) -> Result<(), DemoError> {
     let _ = ready.await;
     let toured = tokio::select! {
         toured = tour::tour(&stage, &store) => toured,
-        () = stop.cancelled() => Err(DemoError::Tour("stopped".to_owned())),
+        () = stop.soon.cancelled() => Err(DemoError::Tour("stopped".to_owned())),
     };
     if toured.is_ok() && !once {
-        visit(&stage, &stop).await;
+        visit(&stage, &stop.soon).await;
     }
-    stop.cancel();
+    stop.soon.cancel();
     match running.await {
         Ok(ended) => ended?,
         Err(error) => return Err(DemoError::Tour(error.to_string())),

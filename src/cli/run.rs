@@ -1,15 +1,17 @@
 //! `tidings run`: the daemon, or the scheduled worker.
 
 use super::{Exit, Global, check, out, show, tell};
-use crate::app::{App, AppError, Left, Options, notify};
+use crate::app::notify::Stop;
+use crate::app::{App, AppError, DAEMON, Left, Options, WORKER};
+use crate::clock::Clock;
 use crate::store::Store;
 use crate::store::lock::{Lock, LockError};
+use jiff::Timestamp;
 use serde_json::Value;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 /// Options of `tidings run`.
 #[derive(Debug, clap::Args)]
@@ -57,24 +59,23 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     let options = Options {
         setup: global.setup(),
         transcript: args.transcript,
-        what: if args.once { "run --once" } else { "run" },
+        what: if args.once { WORKER } else { DAEMON },
     };
-    let app = match App::build(options).await {
-        Ok(app) => app,
-        Err(error) => return failed(&error),
+    let stop = Stop::default();
+    let ended = async {
+        let app = App::build(options).await?;
+        stop.on_signals().map_err(AppError::Signals)?;
+        if args.once {
+            once(app, stop).await
+        } else {
+            daemon(app, stop).await
+        }
     };
-    let ended = if args.once {
-        once(app).await
-    } else {
-        daemon(app).await
-    };
-    ended.unwrap_or_else(|error| failed(&error))
+    ended.await.unwrap_or_else(|error| failed(&error))
 }
 
-async fn once(app: App) -> Result<Exit, AppError> {
-    let stop = CancellationToken::new();
-    notify::stop_on_signals(stop.clone()).map_err(AppError::Signals)?;
-    let left = app.once(&stop).await?;
+async fn once(app: App, stop: Stop) -> Result<Exit, AppError> {
+    let left = app.once(stop).await?;
     tell(summary(&left));
     Ok(exit_of(&left))
 }
@@ -116,9 +117,7 @@ fn exit_of(left: &Left) -> Exit {
     }
 }
 
-async fn daemon(app: App) -> Result<Exit, AppError> {
-    let stop = CancellationToken::new();
-    notify::stop_on_signals(stop.clone()).map_err(AppError::Signals)?;
+async fn daemon(app: App, stop: Stop) -> Result<Exit, AppError> {
     let (started, ready) = oneshot::channel();
     let store = app.store().clone();
     let settings = app.settings().dir.clone();
@@ -172,7 +171,7 @@ pub fn failed(error: &AppError) -> Exit {
     tell(format_args!("error: {error}"));
     match error {
         AppError::Setup(_) => Exit::Config,
-        AppError::Lock(LockError::Busy(_)) => Exit::TryLater,
+        AppError::Lock(LockError::Busy(_)) | AppError::Hurried => Exit::TryLater,
         AppError::Sender(_) => Exit::Config,
         AppError::Lock(_) | AppError::Store(_) | AppError::Signals(_) => Exit::Unavailable,
         AppError::Task(_) => Exit::Software,
@@ -184,47 +183,68 @@ pub fn failed(error: &AppError) -> Exit {
 #[derive(Debug, clap::Args)]
 pub struct ReloadArgs {}
 
+/// Longest wait for the answer: folders that came in are looked at first.
+const ANSWER: Duration = Duration::from_secs(100);
+
 /// Tells the daemon to read the setup again, and says how that went.
 pub async fn reload(global: &Global, _args: ReloadArgs) -> Exit {
-    let (settings, store) = match super::open(global).await {
-        Ok(opened) => opened,
+    let settings = match super::settings(global).await {
+        Ok(settings) => settings,
         Err(exit) => return exit,
     };
-    let Some(pid) = Lock::holder(&settings.state).map(|holder| holder.pid) else {
+    let daemon = || Lock::holder(&settings.state).filter(|holder| holder.what != WORKER);
+    let Some(pid) = daemon().map(|holder| holder.pid) else {
         tell("error: no daemon runs on this setup\n\nhint: start it with `tidings run`");
         return Exit::Unavailable;
     };
-    let before = store.marks("reload").await.unwrap_or_default();
+    let store = match Store::open(&settings.outbox.store, Clock::system()).await {
+        Ok(store) => store,
+        Err(error) => return super::store_failed(&error),
+    };
     let Some(process) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
         return Exit::Software;
     };
+    let asked = Timestamp::now();
     if let Err(error) = rustix::process::kill_process(process, rustix::process::Signal::HUP) {
         tell(format_args!("error: cannot signal process {pid}: {error}"));
         return Exit::Unavailable;
     }
-    for _ in 0..300 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = store.marks("reload").await.unwrap_or_default();
-        let Some((_, note)) = now.iter().find(|note| !before.contains(note)) else {
-            continue;
-        };
-        if note.get("ok").and_then(Value::as_bool) == Some(true) {
-            out("reloaded");
-            return Exit::Done;
+    while Timestamp::now().duration_since(asked).unsigned_abs() < ANSWER {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let marks = store.marks("reload").await.unwrap_or_default();
+        // An answer to somebody who asked before is about the files as they were before.
+        let answer = marks.iter().map(|(_, note)| note).find(|note| {
+            let began = note.get("began").and_then(Value::as_str);
+            began
+                .and_then(|began| began.parse::<Timestamp>().ok())
+                .is_some_and(|began| began >= asked)
+        });
+        if let Some(note) = answer {
+            return answered(note);
         }
-        for problem in note
-            .get("problems")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            tell(problem.as_str().unwrap_or_default());
+        if rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH) {
+            tell(format_args!(
+                "error: process {pid} ended before it answered; see its log"
+            ));
+            return Exit::Unavailable;
         }
-        tell("not reloaded; the old setup stays");
-        return Exit::Config;
     }
     tell(format_args!(
-        "error: process {pid} did not answer within 30 seconds; see its log"
+        "error: process {pid} did not answer within {} seconds; see its log",
+        ANSWER.as_secs()
     ));
     Exit::Unavailable
+}
+
+fn answered(note: &Value) -> Exit {
+    if note.get("ok").and_then(Value::as_bool) == Some(true) {
+        out("reloaded");
+        return Exit::Done;
+    }
+    let problems = note.get("problems").and_then(Value::as_array);
+    for problem in problems.into_iter().flatten() {
+        tell(problem.as_str().unwrap_or_default());
+    }
+    tell("not reloaded; the old setup stays");
+    Exit::Config
 }

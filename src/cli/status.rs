@@ -1,9 +1,12 @@
 //! `tidings status`: what is watched and how, what waits, what needs a person.
 
 use super::{Exit, Global, out, show};
+use crate::clock::Clock;
 use crate::entry::{Kind, State};
 use crate::rule::load;
-use crate::store::{Case, Store};
+use crate::source::file::status::{MARKS, mark};
+use crate::store::lock::Lock;
+use crate::store::{Case, Store, StoreError};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -19,6 +22,8 @@ pub struct Args {
 struct Status {
     running: Option<(u32, String, Timestamp)>,
     watches: Vec<Value>,
+    /// Marks of the watches in the setup as it is on disk, if it is sound.
+    configured: Option<Vec<String>>,
     schedules: Vec<(String, Option<Timestamp>)>,
     counts: BTreeMap<(Kind, State), u64>,
     pending: bool,
@@ -27,16 +32,23 @@ struct Status {
     reload: Option<Value>,
 }
 
-/// Does it.
+/// Does it. Changes nothing: where there is no state yet it makes none, so that somebody who looks first,
+/// as another user, does not stand in the way of the daemon.
 pub async fn run(global: &Global, args: Args) -> Exit {
-    let (settings, store) = match super::open(global).await {
-        Ok(opened) => opened,
+    let settings = match super::settings(global).await {
+        Ok(settings) => settings,
         Err(exit) => return exit,
     };
-    let status = match gather(global, &settings.state, &store).await {
-        Ok(status) => status,
-        Err(error) => return super::store_failed(&error),
-    };
+    let mut status = beside(global, &settings.state).await;
+    if settings.outbox.store.exists() {
+        let gathered = match Store::open(&settings.outbox.store, Clock::system()).await {
+            Ok(store) => gather(&mut status, &store).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = gathered {
+            return super::store_failed(&error);
+        }
+    }
     if args.json {
         out(format_args!("{:#}", as_json(&status)));
     } else {
@@ -45,40 +57,52 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     Exit::Done
 }
 
-async fn gather(
-    global: &Global,
-    state: &std::path::Path,
-    store: &Store,
-) -> Result<Status, crate::store::StoreError> {
+/// What can be said without the store.
+async fn beside(global: &Global, state: &std::path::Path) -> Status {
     let dir = global.setup();
-    let setup = tokio::task::spawn_blocking(move || load::setup(&dir)).await;
-    let (setup, schedules) = match setup {
+    let setup = tokio::task::spawn_blocking(move || load::load(&dir, load::Away::BadLuck)).await;
+    let mut status = Status {
+        running: Lock::holder(state).map(|held| (held.pid, held.what, held.since)),
+        watches: Vec::new(),
+        configured: None,
+        schedules: Vec::new(),
+        counts: BTreeMap::new(),
+        pending: false,
+        cases: Vec::new(),
+        setup: Err(1),
+        reload: None,
+    };
+    match setup {
         Ok(Ok(setup)) => {
             let now = Timestamp::now();
-            let schedules = crate::app::schedules_of(&setup.rules)
+            status.schedules = crate::app::schedules_of(&setup.rules)
                 .into_iter()
                 .map(|(rule, schedule)| (rule, schedule.next(now)))
                 .collect();
-            (Ok((setup.rules.len(), setup.settings.accounts.len())), schedules)
+            status.configured = Some(setup.watches.iter().map(|watch| mark(&watch.id)).collect());
+            status.setup = Ok((setup.rules.len(), setup.settings.accounts.len()));
         }
-        Ok(Err(problems)) => (Err(problems.len()), Vec::new()),
-        Err(_) => (Err(1), Vec::new()),
-    };
-    Ok(Status {
-        running: crate::store::lock::Lock::holder(state).map(|held| (held.pid, held.what, held.since)),
-        watches: store
-            .marks("watch:")
-            .await?
-            .into_iter()
-            .map(|(_, mark)| mark)
-            .collect(),
-        schedules,
-        counts: store.counts().await?,
-        pending: !store.pending_events(1).await?.is_empty(),
-        cases: store.open_cases().await?,
-        setup,
-        reload: store.marks("reload").await?.pop().map(|(_, mark)| mark),
-    })
+        Ok(Err(problems)) => status.setup = Err(problems.len()),
+        Err(_) => {}
+    }
+    status
+}
+
+async fn gather(status: &mut Status, store: &Store) -> Result<(), StoreError> {
+    // While something runs it knows what it watches; else what a former setup watched is of no interest.
+    let configured = status.configured.as_ref().filter(|_| status.running.is_none());
+    status.watches = store
+        .marks(MARKS)
+        .await?
+        .into_iter()
+        .filter(|(key, _)| configured.is_none_or(|configured| configured.contains(key)))
+        .map(|(_, mark)| mark)
+        .collect();
+    status.counts = store.counts().await?;
+    status.pending = !store.pending_events(1).await?.is_empty();
+    status.cases = store.open_cases().await?;
+    status.reload = store.marks("reload").await?.pop().map(|(_, mark)| mark);
+    Ok(())
 }
 
 fn as_json(status: &Status) -> Value {

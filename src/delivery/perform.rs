@@ -70,6 +70,11 @@ impl Gate for StoreGate<'_> {
 impl Performer {
     /// Performs and settles. Returns only when the store has the outcome, or somebody else does.
     pub async fn perform(self, leased: Leased) -> Performed {
+        if self.stop.is_cancelled() {
+            // Handed over in the moment in which somebody said stop.
+            self.settle(&leased, Settlement::Release, Also::default()).await;
+            return Performed::default();
+        }
         match leased.entry.kind {
             Kind::Mail => self.mail(&leased).await,
             Kind::Work => self.work(&leased).await,

@@ -26,6 +26,7 @@ mod sweep;
 
 use crate::clock::Clock;
 use crate::event::FileRef;
+use crate::pulse::Pulse;
 use crate::source::Watch;
 use crate::source::memory::Memory;
 use crate::source::watch::{Hint, Hints, Watcher};
@@ -47,6 +48,9 @@ const WAITING: usize = 16_384;
 
 /// How long a folder may take to end. One that waits for a share that is away would take for ever.
 const PARTING: Duration = Duration::from_secs(5);
+
+/// Longest time between two looks whether every folder comes round.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What a source is told from outside.
 #[derive(Debug)]
@@ -88,6 +92,7 @@ pub struct FileSource {
     store: Store,
     clock: Clock,
     commands: mpsc::UnboundedReceiver<Command>,
+    pulse: Pulse,
 }
 
 /// A folder's task, seen from here.
@@ -97,6 +102,9 @@ struct Running {
     inbox: mpsc::Sender<Input>,
     /// Its inbox was full: something was not told.
     lost: Arc<AtomicBool>,
+    pulse: Pulse,
+    /// Cancelled when its task has ended.
+    ended: CancellationToken,
 }
 
 impl Running {
@@ -105,6 +113,23 @@ impl Running {
         if let Ok(relative) = full.strip_prefix(&self.watch.root) {
             lock(&self.memory).lose_version(relative, file.size, file.mtime_ns);
         }
+    }
+
+    /// Unlike a hint this must not be lost: where there is no room for it now, it waits.
+    fn update(&self, watch: Watch) {
+        if let Err(mpsc::error::TrySendError::Full(update)) = self.inbox.try_send(Input::Update(watch)) {
+            let inbox = self.inbox.clone();
+            tokio::spawn(async move { inbox.send(update).await.is_ok() });
+        }
+    }
+
+    /// Tells it of another watch of its folder that was taken out, when that one has written its last.
+    fn outlive(&self, left: Watch, ended: CancellationToken) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(PARTING, ended.cancelled()).await;
+            inbox.send(Input::Left(left)).await.is_ok()
+        });
     }
 
     fn tell(&self, input: Input) {
@@ -123,11 +148,18 @@ impl FileSource {
             store,
             clock,
             commands,
+            pulse: Pulse::new("files"),
         };
         (source, Handle { commands: sender })
     }
 
-    /// Watches until told to stop. What has not settled by then is found again at the next start.
+    /// Ticks as long as all folders come round, or have told why they cannot.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// Watches until told to stop. What has not settled by then is found again at the next start. Ends by
+    /// itself only when a folder's task has failed: nobody would look there any more.
     pub async fn run(mut self, stop: CancellationToken) {
         let (watcher, mut hints) = match Watcher::new() {
             Ok((watcher, hints)) => (Ok(Arc::new(watcher)), Some(hints)),
@@ -139,14 +171,18 @@ impl FileSource {
         let mut tasks = JoinSet::new();
         let mut running: HashMap<String, Running> = HashMap::new();
         let watches = std::mem::take(&mut self.watches);
-        self.replace(watches, &watcher, &mut running, &mut tasks);
+        self.keep_only(watches.iter()).await;
+        self.replace(watches, false, &watcher, &mut running, &mut tasks);
         let mut heard = Vec::new();
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(command) = self.commands.recv() => match command {
-                    Command::Replace(watches) => self.replace(watches, &watcher, &mut running, &mut tasks),
+                    Command::Replace(watches) => {
+                        self.replace(watches, true, &watcher, &mut running, &mut tasks);
+                    }
                     Command::Forget(file) => {
                         // Not by the inbox: this is no hint that could be lost, and must not wait for
                         // a folder that waits for its share.
@@ -154,17 +190,21 @@ impl FileSource {
                     }
                     Command::Rescan => running.values().for_each(|folder| folder.tell(Input::Rescan)),
                 },
+                _ = look.tick() => self.pulse.tick_with(running.values().map(|folder| &folder.pulse)),
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => match ended {
+                    // The last word of a folder that was taken out; only now it says no more.
+                    Ok(()) => self.keep_only(running.values().map(|folder| &folder.watch)).await,
+                    Err(error) => {
+                        tracing::error!(%error, "a watched folder's task has failed");
+                        break;
+                    }
+                },
                 more = read(&mut hints, &mut heard) => {
                     if !more {
                         hints = None;
                     }
                     for hint in heard.drain(..) {
                         route(&running, &hint);
-                    }
-                }
-                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                    if let Err(error) = ended && error.is_panic() {
-                        tracing::error!(%error, "a watched folder's task has failed");
                     }
                 }
             }
@@ -177,10 +217,17 @@ impl FileSource {
         }
     }
 
+    async fn keep_only(&self, watches: impl Iterator<Item = &Watch>) {
+        if let Err(error) = status::keep_only(&self.store, watches).await {
+            tracing::error!(%error, "cannot forget the status of folders that are watched no more");
+        }
+    }
+
     /// Looks at all folders once and waits until what is there has settled, as far as it does. Sets no
     /// notifications. For `run --once`; safe beside a running daemon, since both find the same keys.
     pub async fn look(&mut self) -> Result<Vec<Looked>, StoreError> {
         let mut tasks = JoinSet::new();
+        status::keep_only(&self.store, self.watches.iter()).await?;
         let ids = ids(&self.watches);
         for (place, watch) in self.watches.iter().cloned().enumerate() {
             let none = Err("it is looked at once".to_owned());
@@ -208,37 +255,67 @@ impl FileSource {
     fn replace(
         &self,
         watches: Vec<Watch>,
+        reloaded: bool,
         watcher: &Result<Arc<Watcher>, String>,
         running: &mut HashMap<String, Running>,
         tasks: &mut JoinSet<()>,
     ) {
         let ids = ids(&watches);
-        running.retain(|id, _| ids.contains(id));
-        for watch in watches {
-            match running.get_mut(&watch.id) {
-                Some(folder) if folder.watch.root == watch.root => {
-                    folder.watch = watch.clone();
-                    folder.tell(Input::Update(watch));
-                }
-                _ => {
-                    let (inbox, outbox) = mpsc::channel(WAITING);
-                    let lost = Arc::new(AtomicBool::new(false));
-                    let (store, clock) = (self.store.clone(), self.clock.clone());
-                    let folder =
-                        Folder::new(watch.clone(), ids.clone(), store, clock, watcher.clone(), false);
-                    let memory = folder.memory();
-                    tasks.spawn(folder.run(outbox, lost.clone()));
-                    running.insert(
-                        watch.id.clone(),
-                        Running {
-                            watch,
-                            memory,
-                            inbox,
-                            lost,
-                        },
-                    );
-                }
+        let mut leaving: Vec<(Watch, CancellationToken)> = Vec::new();
+        running.retain(|id, folder| {
+            let stays = watches
+                .iter()
+                .any(|watch| watch.id == *id && watch.root == folder.watch.root);
+            if !stays {
+                leaving.push((folder.watch.clone(), folder.ended.clone()));
             }
+            stays
+        });
+        for watch in watches {
+            if let Some(folder) = running.get_mut(&watch.id) {
+                folder.watch = watch.clone();
+                for (left, ended) in leaving.iter().filter(|(left, _)| left.root == watch.root) {
+                    folder.outlive(left.clone(), ended.clone());
+                }
+                folder.update(watch);
+                continue;
+            }
+            let (inbox, outbox) = mpsc::channel(WAITING);
+            let lost = Arc::new(AtomicBool::new(false));
+            let ended = CancellationToken::new();
+            let (store, clock) = (self.store.clone(), self.clock.clone());
+            let mut folder = Folder::new(watch.clone(), ids.clone(), store, clock, watcher.clone(), false);
+            if reloaded {
+                folder = folder.coming_in();
+            }
+            let (memory, pulse) = (folder.memory(), folder.pulse());
+            // Who watched this folder until now may be recording a file at this moment; whoever began
+            // before that is written would take the same file for another one.
+            let elders: Vec<_> = leaving
+                .iter()
+                .filter(|(left, _)| left.root == watch.root)
+                .map(|(_, ended)| ended.clone())
+                .collect();
+            let (waiting, told, at_end) = (pulse.clone(), lost.clone(), ended.clone().drop_guard());
+            tasks.spawn(async move {
+                let _at_end = at_end;
+                for elder in elders {
+                    let _ = tokio::time::timeout(PARTING, elder.cancelled()).await;
+                    waiting.tick();
+                }
+                folder.run(outbox, told).await;
+            });
+            running.insert(
+                watch.id.clone(),
+                Running {
+                    watch,
+                    memory,
+                    inbox,
+                    lost,
+                    pulse,
+                    ended,
+                },
+            );
         }
     }
 }

@@ -132,6 +132,14 @@ impl Memory {
         self.gone += usize::from(seen & GONE != 0);
     }
 
+    /// Goes on counting arrivals under this path where somebody else stopped.
+    pub fn count(&mut self, relative: &Path, arrivals: u32) {
+        let name = self.name(relative);
+        if let Some(known) = self.files.get_mut(&name) {
+            known.arrivals = known.arrivals.max(arrivals);
+        }
+    }
+
     /// Whether this path is known and not gone.
     pub fn knows(&self, relative: &Path) -> bool {
         self.files

@@ -22,6 +22,7 @@
 
 use crate::clock::Clock;
 use crate::event::{Kind, NewEvent};
+use crate::pulse::Pulse;
 use crate::store::{Batch, Store, StoreError};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -421,6 +422,7 @@ pub struct ScheduleSource {
     until: Option<BTreeMap<String, Timestamp>>,
     store: Store,
     clock: Clock,
+    pulse: Pulse,
 }
 
 /// Hands a running [`ScheduleSource`] other schedules.
@@ -446,14 +448,21 @@ impl ScheduleSource {
             until: None,
             store,
             clock,
+            pulse: Pulse::new("schedules"),
         };
         (source, Handle(Arc::new(sender)))
+    }
+
+    /// Ticks whenever it comes round.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Records what is due until it is stopped. A store that cannot be written is tried again; the
     /// slots wait.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            self.pulse.tick();
             if let Err(error) = self.take(GRACE).await {
                 tracing::error!(%error, "cannot record what is due; trying again");
                 tokio::select! {

@@ -89,21 +89,32 @@ impl Lock {
         let path = state.join("lock");
         let busy: Busy = serde_json::from_str(&std::fs::read_to_string(&path).ok()?).ok()?;
         let inode = std::fs::metadata(&path).ok()?.ino();
-        let locks = std::fs::read_to_string("/proc/locks").ok()?;
-        // `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`
-        locks
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .any(|words| {
-                words.get(1) == Some(&"FLOCK")
-                    && words.get(4).and_then(|pid| pid.parse().ok()) == Some(busy.pid)
-                    && words
-                        .get(5)
-                        .and_then(|place| place.rsplit(':').next()?.parse().ok())
-                        == Some(inode)
-            })
+        // The list is read piece by piece while others lock and unlock, so a line may be passed over.
+        (0..LOOKS)
+            .any(|_| is_locked(inode, busy.pid).unwrap_or(false))
             .then_some(busy)
     }
+}
+
+/// How often the list of locks is read before a lock counts as not there.
+const LOOKS: usize = 5;
+
+/// Whether the process has the lock on this file.
+fn is_locked(inode: u64, pid: u32) -> Option<bool> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`
+    let found = locks
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .any(|words| {
+            words.get(1) == Some(&"FLOCK")
+                && words.get(4).and_then(|pid| pid.parse().ok()) == Some(pid)
+                && words
+                    .get(5)
+                    .and_then(|place| place.rsplit(':').next()?.parse().ok())
+                    == Some(inode)
+        });
+    Some(found)
 }
 
 impl Drop for Lock {

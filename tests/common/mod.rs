@@ -109,6 +109,11 @@ impl Site {
 
     /// Starts the daemon, its log in `log`.
     pub fn daemon(&self) -> Daemon {
+        self.daemon_with(&[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn daemon_with(&self, environment: &[(&str, &str)]) -> Daemon {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -116,6 +121,7 @@ impl Site {
             .unwrap();
         let child = self
             .command(&["run"])
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -125,9 +131,10 @@ impl Site {
 
     /// The daemon, when it has said that it watches.
     pub async fn started(&self) -> Daemon {
+        let said = || self.log().matches("runs the setup").count();
+        let before = said();
         let daemon = self.daemon();
-        self.until("the daemon watches", || self.log().contains("runs the setup"))
-            .await;
+        self.until("the daemon watches", || said() > before).await;
         daemon
     }
 
@@ -203,6 +210,10 @@ impl Daemon {
 
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 }
 

@@ -72,7 +72,8 @@ pub(super) async fn sign_in(app: &App) -> Result<(), DemoError> {
         browser,
         told: Mutex::default(),
     };
-    let account = app.settings().accounts.get("office");
+    let settings = app.settings();
+    let account = settings.accounts.get("office");
     let Some(Credential::OAuth2(oauth2)) = account.map(|account| &account.credential) else {
         return Err(DemoError::SignIn("the demo's account has no OAuth2".to_owned()));
     };
@@ -84,7 +85,7 @@ pub(super) async fn sign_in(app: &App) -> Result<(), DemoError> {
     let exit = auth::sign_in(
         "office",
         oauth2,
-        app.keeper(),
+        &app.keeper(),
         &options,
         &Clock::system(),
         &visitor,

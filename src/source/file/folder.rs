@@ -15,15 +15,16 @@
 
 mod health;
 mod hear;
+mod inherit;
 mod looks;
 mod remember;
 mod scans;
 
 use super::candidates::Candidates;
-use super::status::{Looked, Mode, WatchStatus};
+use super::status::{self, Looked, Mode, WatchStatus};
 use super::sweep::{Arms, Progress, lock};
 use crate::clock::Clock;
-use crate::event::shown;
+use crate::pulse::Pulse;
 use crate::source::Watch;
 use crate::source::memory::Memory;
 use crate::source::root::Root;
@@ -81,6 +82,8 @@ pub enum Input {
     Rescan,
     /// The rules changed; id and root are the same.
     Update(Watch),
+    /// This watch of the same folder was taken out, and has ended.
+    Left(Watch),
 }
 
 /// What the store must still be told before files count as known.
@@ -109,6 +112,10 @@ pub struct Folder {
     /// Why there is no watcher.
     unwatched: Option<String>,
     once: bool,
+    /// It was not there until a reload brought it.
+    comes_in: bool,
+    /// Watches of the same folder that were taken out, and that nothing was done for yet.
+    left: Vec<Watch>,
 
     root: Option<Arc<Root>>,
     /// The root is another folder than the one the files were known in, and none of them was met yet.
@@ -133,6 +140,7 @@ pub struct Folder {
     wanted_scan: bool,
     next_scan: Duration,
     next_check: Duration,
+    pulse: Pulse,
 
     status: WatchStatus,
     changed: bool,
@@ -160,7 +168,7 @@ impl Folder {
             Ok(watcher) => (Some(watcher), None),
             Err(why) => (None, Some(why)),
         };
-        let case = format!("watch:{}", shown(watch.root.as_os_str()));
+        let case = status::case(&watch.root);
         let status = WatchStatus {
             root: watch.root.clone(),
             mode: Mode::Away,
@@ -187,6 +195,8 @@ impl Folder {
             watcher,
             unwatched,
             once,
+            comes_in: false,
+            left: Vec::new(),
             root: None,
             doubtful: false,
             memory: Arc::default(),
@@ -205,6 +215,7 @@ impl Folder {
             wanted_scan: true,
             next_scan: Duration::ZERO,
             next_check: Duration::ZERO,
+            pulse: Pulse::new("folder"),
             status,
             changed: true,
             next_status: Duration::ZERO,
@@ -215,9 +226,20 @@ impl Folder {
         }
     }
 
+    /// The same, brought by a reload: it did not watch until now.
+    pub fn coming_in(mut self) -> Folder {
+        self.comes_in = true;
+        self
+    }
+
     /// What it knows, shared: who moved a file says so here.
     pub fn memory(&self) -> Arc<Mutex<Memory>> {
         self.memory.clone()
+    }
+
+    /// Ticks whenever it comes round.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     fn now(&self) -> Duration {
@@ -229,6 +251,7 @@ impl Folder {
     /// Runs until the inbox closes.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Input>, lost: Arc<AtomicBool>) {
         while let Err(error) = self.remember().await {
+            self.pulse.tick();
             self.complain(&error);
             if inbox.is_closed() {
                 return;
@@ -237,6 +260,7 @@ impl Folder {
         }
         let mut inputs = Vec::new();
         loop {
+            self.pulse.tick();
             self.turn().await;
             let wake = self.origin + self.next_wake();
             tokio::select! {
@@ -337,6 +361,9 @@ impl Folder {
             && self.now() >= until
         {
             self.first = First::Done;
+        }
+        if let Err(error) = self.take_over().await {
+            self.complain(&error);
         }
         self.look_at_due().await;
         if let Some(root) = self.root.clone() {

@@ -7,6 +7,7 @@ use crate::source::{Identity, Watch};
 use crate::store::SeenFile;
 use jiff::Timestamp;
 use serde_json::Map;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,13 +24,14 @@ pub struct Arrival {
     pub number: u32,
 }
 
-/// The event's key. The same arrival gets the same key from every scan and after every restart: its
-/// number comes from the store and rises only together with the record of the arrival itself.
+/// The event's key: the arrival, and the watch that saw it. The same arrival gets the same key from every
+/// scan and after every restart: its number comes from the store and rises only together with the record
+/// of the arrival itself. What rules ask for bears the first part only, see `event::NewEvent::asked`.
 ///
 /// Lengths stand before the variable parts, so that no name can look like another name and time.
 pub fn key(watch: &Watch, arrival: &Arrival) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in [watch.id.as_bytes(), bytes(&arrival.path)] {
+    for part in [watch.root.as_os_str().as_bytes(), bytes(&arrival.path)] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
@@ -39,7 +41,7 @@ pub fn key(watch: &Watch, arrival: &Arrival) -> String {
         _ => hasher.update(&arrival.meta.mtime_ns.to_le_bytes()),
     };
     hasher.update(&arrival.number.to_le_bytes());
-    format!("file:{}", hasher.finalize().to_hex())
+    format!("file:{}:{}", hasher.finalize().to_hex(), watch.id)
 }
 
 /// The event of an arrival.
@@ -117,7 +119,6 @@ mod tests {
     use super::*;
     use crate::source::{Existing, Settle};
     use proptest::prelude::*;
-    use std::os::unix::ffi::OsStrExt as _;
 
     fn watch(id: &str, identity: Identity) -> Watch {
         Watch {

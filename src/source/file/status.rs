@@ -1,9 +1,16 @@
 //! What `tidings status` can say of a watch: written to the store as the mark `watch:ID`.
 
+use crate::event::shown;
+use crate::source::Watch;
 use crate::source::root::FolderId;
+use crate::store::{Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+/// Marks of watches begin with this.
+pub const MARKS: &str = "watch:";
 
 /// How a watched folder is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,5 +77,41 @@ pub struct Looked {
 
 /// The mark's key for a watch.
 pub fn mark(watch: &str) -> String {
-    format!("watch:{watch}")
+    format!("{MARKS}{watch}")
+}
+
+/// The key of the case that a folder cannot be looked at.
+pub fn case(root: &Path) -> String {
+    format!("watch:{}", shown(root.as_os_str()))
+}
+
+/// The key of the case that parts of a folder cannot be, by the key of the first.
+pub fn partly_case(case: &str) -> String {
+    format!("{case}#unreadable")
+}
+
+/// Forgets the status of every watch but these, and ends its troubles: nobody looks there any more. What
+/// it has seen stays remembered, should it come back.
+pub async fn keep_only<'a>(
+    store: &Store,
+    watches: impl Iterator<Item = &'a Watch>,
+) -> Result<(), StoreError> {
+    let (mut marks, mut cases) = (HashSet::new(), HashSet::new());
+    for watch in watches {
+        marks.insert(mark(&watch.id));
+        let case = case(&watch.root);
+        cases.insert(partly_case(&case));
+        cases.insert(case);
+    }
+    for (key, _) in store.marks(MARKS).await? {
+        if !marks.contains(&key) {
+            store.delete_marks(&key).await?;
+        }
+    }
+    for case in store.open_cases().await? {
+        if case.kind == "watch" && !cases.contains(&case.key) {
+            store.close_case(&case.key).await?;
+        }
+    }
+    Ok(())
 }

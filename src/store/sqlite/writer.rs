@@ -15,12 +15,19 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 /// Most requests in one transaction: keeps the wait of the first one short.
 const GROUP: usize = 1024;
 /// The log is grown to this at the owner's start and kept, so that outcomes fit on a full disk.
 const LOG: u64 = 8 * 1024 * 1024;
+/// A log longer than this is begun anew even if readers must be waited for.
+const LONGEST_LOG: u64 = 64 * 1024 * 1024;
+/// How long they are waited for.
+const READERS: Duration = Duration::from_secs(1);
+/// Time between two looks at the length of the log; each may cost that wait.
+const MEASURE: Duration = Duration::from_secs(10);
 /// Size of the file that is given up to write outcomes on a full disk.
 const BALLAST: u64 = 16 * 1024 * 1024;
 /// The ballast is only laid down where this much more is free.
@@ -123,6 +130,7 @@ impl Writer {
             changes,
             seen,
             spent: false,
+            measured: Instant::now(),
         };
         std::thread::Builder::new()
             .name("store".to_owned())
@@ -186,6 +194,8 @@ struct Task {
     seen: i64,
     /// The ballast was given up.
     spent: bool,
+    /// When the length of the log was last looked at.
+    measured: Instant,
 }
 
 /// What a committed group left to do, and how each request fared.
@@ -229,8 +239,39 @@ impl Task {
             }
             if !group.is_empty() {
                 self.carry_out(group);
+                self.bound_log();
             }
         }
+    }
+
+    /// SQLite begins the log anew only at a moment in which nobody reads from it. Readers that overlap
+    /// leave none, and it would grow for as long as they do.
+    fn bound_log(&mut self) {
+        if self.measured.elapsed() < MEASURE {
+            return;
+        }
+        self.measured = Instant::now();
+        if self.log_len() < LONGEST_LOG {
+            return;
+        }
+        let begun_anew = self
+            .connection
+            .busy_timeout(READERS)
+            .and_then(|()| {
+                let busy = |row: &rusqlite::Row<'_>| row.get::<_, bool>(0);
+                self.connection
+                    .query_row("PRAGMA wal_checkpoint(RESTART)", [], busy)
+            })
+            .and_then(|busy| self.connection.busy_timeout(super::BUSY).map(|()| !busy));
+        match begun_anew {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("somebody reads the store for long; its log cannot be begun anew"),
+            Err(error) => tracing::warn!(%error, "the log of the store cannot be begun anew"),
+        }
+    }
+
+    fn log_len(&self) -> u64 {
+        std::fs::metadata(format!("{}-wal", self.path.display())).map_or(0, |data| data.len())
     }
 
     fn carry_out(&mut self, mut group: Vec<Box<dyn Request>>) {
@@ -343,8 +384,7 @@ impl Task {
     }
 
     fn reserve(&mut self) {
-        let log = PathBuf::from(format!("{}-wal", self.path.display()));
-        let grown = std::fs::metadata(&log).map_or(0, |data| data.len());
+        let grown = self.log_len();
         let free = rustix::fs::statvfs(super::folder_of(&self.path))
             .map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
         if free < ROOM {

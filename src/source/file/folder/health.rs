@@ -4,7 +4,7 @@ use super::First;
 use super::{CHECK, Folder, PATIENCE, STATUS};
 use crate::entry::Reason;
 use crate::event::shown;
-use crate::source::file::status::{Mode, mark};
+use crate::source::file::status::{self, Mode, mark};
 use crate::source::file::sweep::{Unarmed, lock};
 use crate::source::root::{Away, Root};
 use crate::source::scan::Unreadable;
@@ -129,7 +129,7 @@ impl Folder {
     }
 
     pub(super) fn partly_case(&self) -> String {
-        format!("{}#unreadable", self.case)
+        status::partly_case(&self.case)
     }
 
     /// Folders below the root that cannot be read are told: "cannot read" is not "no files".
@@ -232,7 +232,9 @@ impl Folder {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let mut task = tokio::task::spawn_blocking(work);
-        match tokio::time::timeout(PATIENCE, &mut task).await {
+        let answered = tokio::time::timeout(PATIENCE, &mut task).await;
+        self.pulse.tick();
+        match answered {
             Ok(done) => done.ok(),
             Err(_) => {
                 let why = format!("it has not answered for {} seconds", PATIENCE.as_secs());
@@ -243,7 +245,10 @@ impl Folder {
                 let text = format!("the watched folder {} does not answer: {why}", self.shown_root());
                 self.open_case(text, &["see whether the server of this share can be reached"])
                     .await;
+                // Told; this folder alone waits, for as long as it takes.
+                self.pulse.wait();
                 let done = task.await.ok();
+                self.pulse.tick();
                 self.wanted_scan = true;
                 done
             }

@@ -19,6 +19,7 @@ impl Folder {
                 self.watch = watch;
                 self.wanted_scan = true;
             }
+            Input::Left(watch) => self.left.push(watch),
         }
         self.changed = true;
     }

@@ -1,10 +1,12 @@
 //! What a folder knows when it starts.
 
-use super::{BATCH, First, Folder};
+use super::inherit::{self, Estate};
+use super::{First, Folder};
 use crate::source::Existing;
 use crate::source::file::status::{WatchStatus, mark};
 use crate::source::file::sweep::lock;
 use crate::store::{Batch, SeenFile, StoreError, WatchMemory};
+use std::collections::HashSet;
 
 impl Folder {
     /// Reads what the store knows of this watch, or of one that it replaces.
@@ -12,6 +14,7 @@ impl Folder {
         let known = self.store.watches().await?;
         let old = self.store.marks(&mark(&self.watch.id)).await?;
         let old = old.into_iter().find(|(key, _)| *key == mark(&self.watch.id));
+        let known_status = old.is_some();
         if let Some(old) = old.and_then(|(_, value)| serde_json::from_value::<WatchStatus>(value).ok()) {
             self.status.folder = old.folder;
             self.status.last_event = old.last_event;
@@ -19,46 +22,52 @@ impl Folder {
         let open = self.store.open_cases().await?;
         self.open = open.iter().any(|case| case.key == self.case);
         self.partly_open = open.iter().any(|case| case.key == self.partly_case());
-        if known
+        let mine = known
             .iter()
-            .any(|memory| memory.id == self.watch.id && memory.baseline)
-        {
-            let seen = self.store.seen(&self.watch.id).await?;
-            self.load(&seen);
-            return Ok(());
-        }
+            .any(|memory| memory.id == self.watch.id && memory.baseline);
+        // A watch that ran until now knows best itself. One that was taken out of the setup and is back
+        // does not know what came under the one that had its place.
+        let replaced = |memory: &&WatchMemory| !self.configured.contains(&memory.id);
+        let returns = mine && (self.comes_in || !known_status);
         let same_root = |memory: &&WatchMemory| {
             memory.baseline && memory.root == self.watch.root && memory.id != self.watch.id
         };
         // A second rule that asks for what lies there gets it. But where the setup of a watch was only
         // changed, it is not the first time that this folder is watched: mailing everything in it again
         // because somebody chose another settle time would be a storm.
-        let inherits = |memory: &&WatchMemory| {
-            self.watch.existing == Existing::Ignore || !self.configured.contains(&memory.id)
+        let inherits = |memory: &&WatchMemory| match mine {
+            true => returns,
+            false => self.watch.existing == Existing::Ignore || replaced(memory),
         };
         let elders: Vec<_> = known.iter().filter(same_root).filter(inherits).collect();
-        if elders.is_empty() {
+        if !mine && elders.is_empty() {
             self.first = First::Due;
             return Ok(());
         }
+        let own = if mine {
+            self.store.seen(&self.watch.id).await?
+        } else {
+            Vec::new()
+        };
+        let mut estate = Estate::new(own);
         for elder in elders {
-            let seen = self.store.seen(&elder.id).await?;
-            let mine = |file: &SeenFile| SeenFile {
-                watch: self.watch.id.clone(),
-                ..file.clone()
+            // What one that was replaced recorded is asked about here. One that goes on has rules of its own.
+            let open = match replaced(&elder) {
+                true => HashSet::new(),
+                false => inherit::open(&self.store, &self.watch.root).await?,
             };
-            for some in seen.chunks(BATCH) {
-                let seen = some.iter().map(mine).collect();
-                self.store
-                    .record(Batch {
-                        seen,
-                        ..Batch::default()
-                    })
-                    .await?;
+            for file in self.store.seen(&elder.id).await? {
+                estate.take(&self.watch.id, file, &open);
             }
-            self.load(&seen);
         }
-        self.record_baseline().await
+        estate.record(&self.store).await?;
+        let all: Vec<_> = estate.all.into_values().collect();
+        self.load(&all);
+        if mine {
+            Ok(())
+        } else {
+            self.record_baseline().await
+        }
     }
 
     fn load(&mut self, seen: &[SeenFile]) {
