@@ -5,7 +5,9 @@
 //! | [`mod@file`] | files that settled in a watched folder | [`watch`] (a hint), [`scan`] (the truth), [`settle`] (when a writer is done) |
 //! | [`schedule`] | calendar times | the wall clock |
 //! | [`job`] | jobs that ended | what delivery settled, and `tidings exec` |
+//! | [`emitted`] | events that somebody emits | `tidings emit`, a drop folder, rules that emit |
 
+pub mod emitted;
 pub mod file;
 pub mod fs_kind;
 pub mod job;
