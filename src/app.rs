@@ -337,7 +337,9 @@ impl App {
     pub async fn once(mut self, stop: Stop) -> Result<Left, AppError> {
         let settings = self.settings();
         let keeper = self.keeper();
-        let tending = tokio::spawn(async move { keeper.look().await });
+        // Nobody else keeps the grants alive where no daemon runs.
+        let tending = Arc::clone(&keeper);
+        let tending = tokio::spawn(async move { tending.look().await });
         let (jobs_stop, soon) = (self.jobs_stop.clone(), stop.soon.clone());
         tokio::spawn(async move {
             soon.cancelled().await;
@@ -371,6 +373,8 @@ impl App {
             _ = tending => {}
             () = stop.soon.cancelled() => {}
         }
+        // A renewal under way is waited for all the same: given up, somebody would have to sign in again.
+        keeper.quiet().await;
         let left = left(&before, &after, &self.store.open_cases().await?, stopped);
         housekeeping::forget(&self.store, &settings).await;
         Ok(left)

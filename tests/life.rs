@@ -883,7 +883,7 @@ fn figures(pid: u32) -> (usize, u64, u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_steady_load_descriptors_threads_and_memory_stay_level() {
     let long = std::env::var_os("TIDINGS_TEST_LONG").is_some();
-    let length = Duration::from_secs(if long { 1800 } else { 60 });
+    let length = Duration::from_secs(if long { 1800 } else { 15 });
     let site = Site::new(EACH_FILE).await;
     let daemon = site.started().await;
     let start = Instant::now();

@@ -172,7 +172,7 @@ async fn however_often_it_reloads_under_load_no_file_is_lost_or_doubled_and_ever
             // The version must not be gone before the file has settled under it.
             let name = format!("each after-{version}-by-{current}");
             site.until("the file of this version is admitted", || {
-                json_lines(&site.ok(&["outbox", "list", "--json", "--limit", "400"]))
+                json_lines(&site.ok(&["outbox", "list", "--json", "--limit", "4000"]))
                     .iter()
                     .any(|entry| entry["summary"]["subject"] == name.as_str())
             })
