@@ -112,6 +112,12 @@ impl Store {
         self.write(move |tx| outbox::insert(tx, &entry, now)).await
     }
 
+    /// Whether an event is a trouble, or came of one through what rules did.
+    pub async fn is_of_a_trouble(&self, event: EventId) -> Result<bool, StoreError> {
+        self.read(move |connection| journal::is_of_a_trouble(connection, event))
+            .await
+    }
+
     // ---- the outbox ----
 
     /// Lanes with ready or deferred entries. Costs the number of lanes, not of entries.
@@ -377,7 +383,7 @@ impl Store {
         self.read(move |connection| marks::get(connection, &prefix)).await
     }
 
-    /// Sets marks, all or none.
+    /// Sets marks, all or none; null takes one away.
     pub async fn set_marks(&self, values: Vec<(String, Value)>) -> Result<(), StoreError> {
         self.write(move |tx| marks::set(tx, &values)).await
     }

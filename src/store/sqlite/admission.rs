@@ -2,7 +2,7 @@
 
 use super::rows::change;
 use super::writer::Tx;
-use super::{gatherings, outbox};
+use super::{gatherings, journal, outbox};
 use crate::event::EventId;
 use crate::store::{Admission, Admitted, StoreError};
 use jiff::Timestamp;
@@ -22,6 +22,9 @@ pub(in crate::store) fn admit(
                 .map(|entry| outbox::insert(tx, entry, now))
                 .collect::<Result<_, _>>()?,
         );
+        for event in &admission.events {
+            journal::insert(tx, event, now)?;
+        }
         for case in &admission.over {
             outbox::cancel_over(tx, case, now)?;
         }
