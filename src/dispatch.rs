@@ -12,10 +12,11 @@
 //!                                     +--> what each rule decided, and why (`explain`)
 //! ```
 //!
-//! `ask` puts one event to one rule, `compose` makes its entries.
+//! `ask` puts one event to one rule, `compose` makes its entries, `emit` the events it has for others.
 
 mod ask;
 mod compose;
+mod emit;
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;

@@ -180,6 +180,8 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     };
     let state = folder.join("state");
     Settings {
+        emitted: None,
+        alive: None,
         dir: folder.to_owned(),
         accounts: [
             account("office", Credential::OAuth2(Box::new(oauth2))),

@@ -217,6 +217,7 @@ fn the_readme_says_every_fact() {
         TriggerWord::FileArrives,
         TriggerWord::Schedule,
         TriggerWord::Job,
+        TriggerWord::Event,
         TriggerWord::Trouble,
     ];
     let section = readme.split("### Facts").nth(1).unwrap();

@@ -4,10 +4,10 @@ use super::{Exit, Global, out, show, tell};
 use crate::action::email::{self, Composing, MailSpec};
 use crate::clock::Clock;
 use crate::entry::Body;
-use crate::rule::facts;
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
 use crate::rule::{Rule, Trigger};
+use crate::rule::{facts, guess};
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -132,6 +132,7 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, ar
             any = true;
             let mut sample = sample(rule, branch);
             own(&mut sample, rule, branch);
+            guess::fill(&mut sample, spec, &setup.templates);
             if let (Value::Object(sample), Some(Value::Object(given))) = (&mut sample, given) {
                 sample.extend(given.clone());
             }

@@ -5,6 +5,7 @@
 //! understood, so that nobody complains about its consequences.
 
 pub mod account;
+mod life;
 mod sign_in;
 
 use crate::config::diagnostic::Problem;
@@ -62,7 +63,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         document.and_then(|document| shape::read(document, &schema::SETTINGS, checker.problems));
     let Some(Sound { document, shape, raw }) = sound else {
         return Checked {
-            settings: empty(checker.dir),
+            settings: nothing(checker.dir),
             scan_every: SCAN_EVERY,
             unsure: Unsure {
                 all_accounts: true,
@@ -118,6 +119,10 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         .store
         .parent()
         .map_or_else(|| checker.dir.to_owned(), Path::to_owned);
+    let emitted = raw
+        .emitted
+        .and_then(|emitted| checker.emitted(&at.key("emitted"), emitted, &state));
+    let alive = raw.alive.map(|alive| checker.alive(&at.key("alive"), alive));
     Checked {
         settings: Settings {
             dir: checker.dir.to_owned(),
@@ -125,6 +130,8 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             defaults,
             recipients,
             outbox,
+            emitted,
+            alive,
             state,
         },
         scan_every,
@@ -138,7 +145,8 @@ pub const MOST: usize = 500;
 const SCAN_EVERY: Duration = Duration::from_secs(60);
 const STORE: &str = "state/tidings.db";
 
-fn empty(dir: &Path) -> Settings {
+/// Settings of a setup that says nothing.
+pub fn nothing(dir: &Path) -> Settings {
     Settings {
         dir: dir.to_owned(),
         accounts: BTreeMap::new(),
@@ -157,6 +165,8 @@ fn empty(dir: &Path) -> Settings {
             on_unknown: OnUnknown::Resend,
             keep: Duration::from_secs(30 * 86_400),
         },
+        emitted: None,
+        alive: None,
         state: dir.join("state"),
     }
 }
@@ -296,7 +306,7 @@ impl Checker<'_> {
     }
 
     fn outbox(&mut self, at: &At<'_>, raw: raw::Outbox) -> Outbox {
-        let mut outbox = empty(self.dir).outbox;
+        let mut outbox = nothing(self.dir).outbox;
         if let Some(store) = &raw.store {
             let place = at.key("store");
             match store.split_once(':') {

@@ -25,6 +25,10 @@ pub struct Settings {
     pub recipients: Recipients,
     /// Where effects wait, and how long.
     pub outbox: Outbox,
+    /// Where others drop events, besides the folder in `state`.
+    pub emitted: Option<PathBuf>,
+    /// Whom to call while all is well.
+    pub alive: Option<Alive>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
 }
@@ -84,6 +88,15 @@ pub struct Outbox {
     pub on_unknown: OnUnknown,
     /// How long accepted and cancelled entries, their bodies and old events are kept.
     pub keep: Duration,
+}
+
+/// A dead-man's switch: somebody who tells when our calls stop.
+#[derive(Clone, Debug)]
+pub struct Alive {
+    /// The address that is called. Whoever knows it can call in our place, so it is kept like a secret.
+    pub url: SecretSource,
+    /// Time from one call to the next.
+    pub every: Duration,
 }
 
 /// Who signs in, and how it submits.

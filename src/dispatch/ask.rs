@@ -46,6 +46,9 @@ pub(super) fn admission(
                 return Err(error);
             }
         };
+        if outcome == "fired" {
+            asked.emit(found.why, &mut made);
+        }
         made.verdicts.push(RuleVerdict {
             rule: found.rule.name.clone(),
             outcome: outcome.to_owned(),
@@ -65,7 +68,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn facts(&self) -> Value {
+    pub(super) fn facts(&self) -> Value {
         let zone = self.plan.settings.defaults.timezone.clone();
         let surroundings = Surroundings {
             host: self.plan.host.clone(),

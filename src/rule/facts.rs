@@ -6,6 +6,7 @@
 //! | `file` | `file_arrives` |
 //! | `schedule` | `schedule` |
 //! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
+//! | `cloudevent`, and what `data` holds besides | `event` |
 //! | `trouble` | `trouble` |
 //!
 //! [`facts`] makes the values, [`Vocabulary`] says beforehand what there will be. Both come from the
@@ -31,15 +32,18 @@ pub enum TriggerWord {
     Schedule,
     /// `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`: bring `job`.
     Job,
+    /// `event`: brings `cloudevent`, and lays its data below the rule's own `data`.
+    Event,
     /// `trouble`: brings `trouble`.
     Trouble,
 }
 
 impl TriggerWord {
-    const ALL: [TriggerWord; 4] = [
+    const ALL: [TriggerWord; 5] = [
         TriggerWord::FileArrives,
         TriggerWord::Schedule,
         TriggerWord::Job,
+        TriggerWord::Event,
         TriggerWord::Trouble,
     ];
 
@@ -49,6 +53,7 @@ impl TriggerWord {
             TriggerWord::FileArrives => "file",
             TriggerWord::Schedule => "schedule",
             TriggerWord::Job => "job",
+            TriggerWord::Event => "cloudevent",
             TriggerWord::Trouble => "trouble",
         }
     }
@@ -59,6 +64,7 @@ impl TriggerWord {
             TriggerWord::FileArrives => "`file_arrives`",
             TriggerWord::Schedule => "`schedule`",
             TriggerWord::Job => "`job_fails` (or another job trigger)",
+            TriggerWord::Event => "`event`",
             TriggerWord::Trouble => "`trouble`",
         }
     }
@@ -73,6 +79,7 @@ impl From<&Trigger> for TriggerWord {
             | Trigger::JobFails(_)
             | Trigger::JobFinishes(_)
             | Trigger::JobRecovers(_) => TriggerWord::Job,
+            Trigger::Event { .. } => TriggerWord::Event,
             Trigger::Trouble(_) => TriggerWord::Trouble,
         }
     }
@@ -144,7 +151,7 @@ impl Vocabulary {
         let Some(root) = path.first() else {
             return Ok(());
         };
-        if root == "data" && self.data.is_none() {
+        if root == "data" && self.data.is_none() || self.is_open(path) {
             return Ok(());
         }
         let roots: Vec<&Value> = self
@@ -164,6 +171,16 @@ impl Vocabulary {
             }
         }
         worst.map_or(Ok(()), Err)
+    }
+
+    /// Whether that is for somebody else to say: what an emitted event holds.
+    fn is_open(&self, path: &[String]) -> bool {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        self.triggers.contains(&TriggerWord::Event)
+            && matches!(
+                words.as_slice(),
+                ["data", ..] | ["cloudevent", "data" | "extensions", ..]
+            )
     }
 
     /// Whether every event of the rule brings the fact of that name (`file`).
@@ -255,6 +272,20 @@ impl Vocabulary {
                         "due": "2026-03-02T02:00:00+01:00", "late": 0, "missed": false,
                     }}),
                 ),
+                TriggerWord::Event => (
+                    "an event is emitted",
+                    json!({ "cloudevent": {
+                        "id": "A234-1234-1234",
+                        "source": "//host/backup",
+                        "type": "com.example.backup.finished",
+                        "subject": "db1",
+                        "time": "2026-03-02T08:30:00+01:00",
+                        "dataschema": "",
+                        "extensions": {},
+                        "data": {},
+                        "depth": 0,
+                    }}),
+                ),
                 TriggerWord::Trouble => (
                     "there is trouble",
                     json!({ "trouble": {
@@ -290,6 +321,7 @@ impl Vocabulary {
             (_, Some(_)) => Kind::JobSucceeds,
             (TriggerWord::FileArrives, None) => Kind::FileArrives,
             (TriggerWord::Schedule, None) => Kind::Schedule,
+            (TriggerWord::Event, None) => Kind::Event,
             (TriggerWord::Trouble, None) => Kind::Trouble,
         };
         let mut facts = Map::new();
@@ -356,12 +388,23 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     );
     facts.insert("host".to_owned(), json!(surroundings.host));
     facts.insert("now".to_owned(), json!(stamp(surroundings.now.timestamp())));
-    let data = match &rule.data {
-        Value::Null => json!({}),
-        data => data.clone(),
-    };
+    let data = data(facts.get("cloudevent"), &rule.data);
     facts.insert("data".to_owned(), data);
     Value::Object(facts)
+}
+
+/// The rule's own `data`, and below it what an emitted event says, if that is a group of facts.
+fn data(emitted: Option<&Value>, own: &Value) -> Value {
+    let mut data = match emitted.and_then(|emitted| emitted.get("data")) {
+        Some(Value::Object(said)) => said.clone(),
+        _ => Map::new(),
+    };
+    match own {
+        Value::Null => {}
+        Value::Object(own) => data.extend(own.clone()),
+        other => return other.clone(),
+    }
+    Value::Object(data)
 }
 
 /// Steps from `value`, which is `path[0]`, down the rest of `path`.

@@ -8,6 +8,7 @@
 //! | `file_arrives` | the watch that saw it | pattern, ignore, depth, size |
 //! | `schedule` | the rule's name | |
 //! | `job_*` | the job's name, or one set of all patterns | how it ended |
+//! | `event` | its type, or one set of all patterns | its source |
 //! | `trouble` | its kind | |
 //! | the outcome of a rule's work | the rule's name | how it ended |
 //!
@@ -76,7 +77,8 @@ pub struct Rules {
     rules: Vec<Arc<Rule>>,
     by_name: HashMap<String, usize>,
     by_watch: HashMap<String, Vec<Bound>>,
-    jobs: Jobs,
+    jobs: Names,
+    events: Names,
     troubles: HashMap<String, Vec<Bound>>,
     any_trouble: Vec<Bound>,
 }
@@ -88,9 +90,9 @@ struct Bound {
     trigger: usize,
 }
 
-/// Job triggers: names to the letter in a map, patterns in one set.
+/// Triggers by a name, of a job or a type of event: names to the letter in a map, patterns in one set.
 #[derive(Debug, Default)]
-struct Jobs {
+struct Names {
     exact: HashMap<String, Vec<Bound>>,
     set: GlobSet,
     /// What each pattern of `set` belongs to.
@@ -106,7 +108,7 @@ impl Rules {
             rules: rules.into_iter().map(Arc::new).collect(),
             ..Rules::default()
         };
-        let mut patterns = Vec::new();
+        let (mut jobs, mut events) = (Vec::new(), Vec::new());
         for (at, rule) in index.rules.iter().enumerate() {
             index.by_name.entry(rule.name.clone()).or_insert(at);
             for (trigger, what) in rule.triggers.iter().enumerate() {
@@ -120,13 +122,10 @@ impl Rules {
                     Trigger::JobSucceeds(job)
                     | Trigger::JobFails(job)
                     | Trigger::JobFinishes(job)
-                    | Trigger::JobRecovers(job) => {
-                        let pattern = job.glob().glob();
-                        if pattern.contains(['*', '?', '[', ']', '{', '}', '\\']) {
-                            patterns.push((job.clone(), bound));
-                        } else {
-                            let exact = &mut index.jobs.exact;
-                            exact.entry(pattern.to_owned()).or_default().push(bound);
+                    | Trigger::JobRecovers(job) => index.jobs.add(job, bound, &mut jobs),
+                    Trigger::Event { types, .. } => {
+                        for pattern in types {
+                            index.events.add(pattern, bound, &mut events);
                         }
                     }
                     Trigger::Trouble(kinds) if kinds.is_empty() => index.any_trouble.push(bound),
@@ -138,7 +137,8 @@ impl Rules {
                 }
             }
         }
-        index.jobs.take_patterns(patterns);
+        index.jobs.take_patterns(jobs);
+        index.events.take_patterns(events);
         index
     }
 
@@ -218,6 +218,7 @@ impl Rules {
                     .collect()
             }
             Kind::JobSucceeds | Kind::JobFails => self.jobs.named(&happening.subject),
+            Kind::Event => self.events.named(&happening.subject),
             Kind::Trouble => {
                 let kind = happening
                     .facts
@@ -241,6 +242,9 @@ impl Rules {
                 .as_ref()
                 .is_some_and(|file| wanted.wants(&file.relative, file.size)),
             Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Trouble(_) => true,
+            Trigger::Event { source, .. } => source
+                .as_ref()
+                .is_none_or(|source| source.is_match(&event.happening.source)),
             Trigger::JobSucceeds(_) => event.happening.kind == Kind::JobSucceeds,
             Trigger::JobFails(_) => event.happening.kind == Kind::JobFails,
             Trigger::JobRecovers(_) => event.happening.kind == Kind::JobSucceeds && event.recovers,
@@ -248,7 +252,17 @@ impl Rules {
     }
 }
 
-impl Jobs {
+impl Names {
+    /// Notes one trigger; its pattern, if it is one, goes into `patterns` for the set of all.
+    fn add(&mut self, name: &GlobMatcher, bound: Bound, patterns: &mut Vec<(GlobMatcher, Bound)>) {
+        let text = name.glob().glob();
+        if text.contains(['*', '?', '[', ']', '{', '}', '\\']) {
+            patterns.push((name.clone(), bound));
+        } else {
+            self.exact.entry(text.to_owned()).or_default().push(bound);
+        }
+    }
+
     fn take_patterns(&mut self, patterns: Vec<(GlobMatcher, Bound)>) {
         let mut set = GlobSetBuilder::new();
         for (pattern, _) in &patterns {
@@ -311,6 +325,7 @@ pub(super) mod tests {
             work: Vec::new(),
             overlap: Overlap::Queue,
             mails: Vec::new(),
+            emits: Vec::new(),
             on_success: Outcome::default(),
             on_failure: Outcome::default(),
             on_recovery: Outcome::default(),

@@ -2,13 +2,16 @@
 //! the rules an event concerns; [`load`] makes rules from files, [`condition`] is `if:`.
 
 pub mod condition;
+pub mod emit;
 pub mod facts;
+pub mod guess;
 pub mod index;
 pub mod load;
 
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
+use crate::rule::emit::EmitSpec;
 use crate::source::Wanted;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
@@ -35,6 +38,8 @@ pub struct Rule {
     pub overlap: Overlap,
     /// Mails sent at once; empty when there is work (they are in `on_success` then).
     pub mails: Vec<MailSpec>,
+    /// Events for other rules, emitted at once; empty when there is work, as with mails.
+    pub emits: Vec<EmitSpec>,
     /// After the work ended well.
     pub on_success: Outcome,
     /// After it ended badly.
@@ -63,6 +68,13 @@ pub enum Trigger {
     JobFinishes(GlobMatcher),
     /// It ended well for the first time since a failure.
     JobRecovers(GlobMatcher),
+    /// Somebody emitted an event.
+    Event {
+        /// Of one of these types.
+        types: Vec<GlobMatcher>,
+        /// From such a source.
+        source: Option<GlobMatcher>,
+    },
     /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
     Trouble(Vec<String>),
 }
@@ -74,11 +86,13 @@ pub struct Outcome {
     pub work: Vec<StepSpec>,
     /// Whom to tell.
     pub mails: Vec<MailSpec>,
+    /// Events for other rules.
+    pub emits: Vec<EmitSpec>,
 }
 
 impl Outcome {
     /// Whether anything follows.
     pub fn says_something(&self) -> bool {
-        !self.work.is_empty() || !self.mails.is_empty()
+        !self.work.is_empty() || !self.mails.is_empty() || !self.emits.is_empty()
     }
 }

@@ -39,6 +39,9 @@ pub const FOLDER: &str = "events";
 /// Where files come that are no events, below the drop folder.
 const REFUSED: &str = "refused";
 
+/// How the keys of cases about drop folders begin.
+const CASE: &str = "events:";
+
 /// Most files taken in one look.
 const MANY: usize = 500;
 
@@ -452,6 +455,16 @@ fn remove(files: impl Iterator<Item = PathBuf>) -> Option<String> {
     wrong
 }
 
+/// The case about a drop folder.
+pub fn case_of(folder: &Path) -> String {
+    format!("{CASE}{}", shown(folder.as_os_str()))
+}
+
+/// Whether a case is about a drop folder.
+pub fn is_of_folder(case: &str) -> bool {
+    case.starts_with(CASE)
+}
+
 async fn tell(
     folder: &Path,
     bad: &[(String, String)],
@@ -459,7 +472,7 @@ async fn tell(
     aside: usize,
     store: &Store,
 ) -> Result<(), StoreError> {
-    let key = format!("events:{}", shown(folder.as_os_str()));
+    let key = case_of(folder);
     let refused = folder.join(REFUSED);
     let (text, steps) = match (wrong, bad.first()) {
         (Some(words), _) => (

@@ -1,5 +1,6 @@
 //! `rules/*.yaml`, as written.
 
+use crate::config::raw::emit::{Emit, Event};
 use crate::config::raw::{Glob, Many, Size, Template, Time};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -38,6 +39,8 @@ pub struct Rule {
     pub delete: Option<bool>,
     /// Whom to tell. With work: after it ended well.
     pub mail: Option<Many<Mail>>,
+    /// Events for other rules. With work: after it ended well.
+    pub emit: Option<Many<Emit>>,
     /// What follows when the work ended well.
     pub on_success: Option<Outcome>,
     /// What follows when it ended badly.
@@ -62,6 +65,8 @@ pub enum Trigger {
     JobFinishes(Job),
     /// A job with such a name ended well for the first time since a failure.
     JobRecovers(Job),
+    /// Somebody emitted an event of such a type.
+    Event(Event),
     /// Something of ours needs a person.
     Trouble(Trouble),
 }
@@ -241,6 +246,8 @@ pub struct Outcome {
     pub delete: Option<bool>,
     /// Whom to tell.
     pub mail: Option<Many<Mail>>,
+    /// Events for other rules.
+    pub emit: Option<Many<Emit>>,
 }
 
 /// A mail.

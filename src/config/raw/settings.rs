@@ -1,5 +1,6 @@
 //! `tidings.yaml`, as written.
 
+use crate::config::raw::emit::{Alive, Emitted};
 use crate::config::raw::{Many, Secret, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -22,6 +23,10 @@ pub struct Settings {
     pub recipients: Option<Recipients>,
     /// Where events and mails are kept until they are done, and how often they are tried.
     pub outbox: Option<Outbox>,
+    /// Where others drop events.
+    pub emitted: Option<Emitted>,
+    /// Whom to call while all is well: a dead-man's switch.
+    pub alive: Option<Alive>,
 }
 
 /// An account: who signs in, and how mail leaves.

@@ -27,6 +27,7 @@ pub fn word(raw: &raw::Trigger) -> TriggerWord {
         | raw::Trigger::JobFails(_)
         | raw::Trigger::JobFinishes(_)
         | raw::Trigger::JobRecovers(_) => TriggerWord::Job,
+        raw::Trigger::Event(_) => TriggerWord::Event,
         raw::Trigger::Trouble(_) => TriggerWord::Trouble,
     }
 }
@@ -55,6 +56,7 @@ impl Loader<'_> {
             raw::Trigger::JobRecovers(job) => {
                 self.job(&at.key("job_recovers"), job).map(Trigger::JobRecovers)
             }
+            raw::Trigger::Event(event) => self.event(&at.key("event"), event),
             raw::Trigger::Trouble(trouble) => {
                 let all = [
                     raw::TroubleOf::Account,

@@ -15,10 +15,11 @@ pub struct Words {
     vague: bool,
 }
 
-const EVERY: [TriggerWord; 4] = [
+const EVERY: [TriggerWord; 5] = [
     TriggerWord::FileArrives,
     TriggerWord::Schedule,
     TriggerWord::Job,
+    TriggerWord::Event,
     TriggerWord::Trouble,
 ];
 
@@ -79,7 +80,11 @@ impl Words {
         for (kind, vocabulary) in &self.each {
             if vocabulary.knows(path).is_err() {
                 let said = path.join(".");
-                let root = path.first().map(String::as_str).unwrap_or_default();
+                // `data` is always there; what of it an event brought is not.
+                let root = match path.first().map(String::as_str) {
+                    Some("data") => said.as_str(),
+                    root => root.unwrap_or_default(),
+                };
                 return Err(Unsaid {
                     message: format!(
                         "`{said}` is not there when the rule was started by {}",
@@ -107,6 +112,7 @@ fn shown(kind: TriggerWord) -> &'static str {
         TriggerWord::FileArrives => "`file_arrives`",
         TriggerWord::Schedule => "`schedule`",
         TriggerWord::Job => "a job",
+        TriggerWord::Event => "`event`",
         TriggerWord::Trouble => "`trouble`",
     }
 }
