@@ -552,6 +552,39 @@ pub(super) mod tests {
         assert_eq!(names(&rules, &trouble), ["mail", "any"]);
     }
 
+    fn emitted(types: &[&str], source: Option<&str>) -> Trigger {
+        let any = |pattern: &&str| Glob::new(pattern).unwrap().compile_matcher();
+        Trigger::Event {
+            types: types.iter().map(any).collect(),
+            source: source.as_ref().map(any),
+        }
+    }
+
+    #[test]
+    fn an_emitted_event_is_found_by_type_and_source_and_not_by_the_rule_that_emitted_it() {
+        let rules = Rules::new(vec![
+            with("exact", vec![emitted(&["com.example.done"], None)]),
+            with(
+                "glob",
+                vec![emitted(&["com.example.*", "com.example.done"], None)],
+            ),
+            with("whose", vec![emitted(&["com.*"], Some("//db/*"))]),
+            with("other", vec![emitted(&["com.example"], None)]),
+        ]);
+        let mut done = event(Kind::Event, "//db/1", "com.example.done");
+        assert_eq!(names(&rules, &done), ["exact", "glob", "whose"]);
+        done.happening.source = "//web/1".to_owned();
+        assert_eq!(names(&rules, &done), ["exact", "glob"]);
+        done.happening.origin = Some(Origin {
+            rule: "glob".to_owned(),
+            event: EventId(0),
+        });
+        assert_eq!(names(&rules, &done), ["exact"]);
+        done.happening.subject = "com.exampledone".to_owned();
+        done.happening.origin = None;
+        assert!(names(&rules, &done).is_empty());
+    }
+
     #[test]
     fn rules_that_do_not_concern_an_event_cost_nothing() {
         let pattern = files("", "**/*.pdf");
