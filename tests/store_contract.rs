@@ -111,7 +111,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_grant_is_compared_and_set
     a_deleted_grant_never_gives_its_version_to_another
     marks_are_set_read_and_deleted_by_prefix
-    a_mark_set_to_null_is_taken_away_with_the_event_it_goes_with
+    a_mark_is_taken_away_with_the_event_that_ends_it
     what_rules_emit_is_recorded_with_the_dispatch_of_its_cause
     what_came_of_a_trouble_through_rules_is_known_to
     a_thousand_concurrent_records_are_all_there_after_reopening
@@ -264,6 +264,7 @@ async fn a_batch_is_recorded_whole_and_read_back_as_it_was(place: Place) {
             root: PathBuf::from("/srv/in"),
             baseline: true,
         }],
+        unmarked: Vec::new(),
         marks: vec![("slot".to_owned(), json!({"last": 3}))],
     };
     let id = store.record(batch.clone()).await.unwrap()[0].id;
@@ -1448,17 +1449,20 @@ async fn a_deleted_grant_never_gives_its_version_to_another(place: Place) {
     );
 }
 
-async fn a_mark_set_to_null_is_taken_away_with_the_event_it_goes_with(place: Place) {
+async fn a_mark_is_taken_away_with_the_event_that_ends_it(place: Place) {
     let store = place.open().await;
-    let mark = |value: Value| vec![("running:a".to_owned(), value)];
-    store.set_marks(mark(json!(1))).await.unwrap();
+    let mark = |key: &str| (key.to_owned(), json!(1));
+    store
+        .set_marks(vec![mark("running:a"), mark("running:ab")])
+        .await
+        .unwrap();
     let batch = Batch {
         events: vec![schedule("a")],
-        marks: mark(Value::Null),
+        unmarked: vec!["running:a".to_owned(), "not there".to_owned()],
         ..Batch::default()
     };
     store.record(batch).await.unwrap();
-    assert!(store.marks("").await.unwrap().is_empty());
+    assert_eq!(store.marks("").await.unwrap(), [mark("running:ab")]);
 }
 
 async fn what_rules_emit_is_recorded_with_the_dispatch_of_its_cause(place: Place) {

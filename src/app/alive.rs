@@ -171,7 +171,7 @@ mod tests {
         settings.alive = Some(alive(&url));
         let (_told, seen) = watch::channel(Arc::new(settings));
         let pulses = ["dispatch", "store"].map(Pulse::new);
-        let progress = Progress::new(pulses.to_vec(), Duration::from_millis(300));
+        let progress = Progress::new(pulses.to_vec(), Duration::from_secs(2));
         let stop = CancellationToken::new();
         let beating = Arc::new(std::sync::atomic::AtomicBool::new(true));
         let (ticking, beats) = (pulses.clone(), Arc::clone(&beating));
@@ -190,16 +190,18 @@ mod tests {
         until("the store hangs", || progress.hanging() == Some("store")).await;
         tokio::time::sleep(Duration::from_millis(100)).await; // a call under way
         let before = count.load(Ordering::SeqCst);
-        let mut told = false;
-        for _ in 0..200 {
+        let mut told = String::new();
+        for _ in 0..1000 {
             let mark = store.marks(MARK).await.unwrap().pop().map(|(_, mark)| mark);
-            told = mark.is_some_and(|mark| mark["text"] == "not called: store hangs");
-            if told {
+            told = mark
+                .and_then(|mark| Some(mark["text"].as_str()?.to_owned()))
+                .unwrap_or_default();
+            if told == "not called: store hangs" {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(told, "status says why");
+        assert_eq!(told, "not called: store hangs", "status says why");
         tokio::time::sleep(Duration::from_millis(400)).await; // eight calls' time
         assert_eq!(
             count.load(Ordering::SeqCst),

@@ -16,7 +16,7 @@ use crate::source::job::{self, JobReport};
 use crate::source::running::{self, Mark, Process};
 use crate::store::{Batch, Store, StoreError};
 use rustix::process::Signal;
-use serde_json::{Map, Value};
+use serde_json::Map;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
@@ -164,7 +164,7 @@ async fn tell_journal(
     begun_told: Option<JoinHandle<Result<Store, StoreError>>>,
 ) {
     let event = job::outcome(report, None, &Map::new(), None, key.clone());
-    let mark = running::mark_of(&key).map(|mark| (mark, Value::Null));
+    let mark = running::mark_of(&key);
     let recorded = tokio::time::timeout(STORE_PATIENCE, async {
         // The same handle: what it was told first is written first.
         let opened = match begun_told {
@@ -178,7 +178,7 @@ async fn tell_journal(
         };
         let batch = Batch {
             events: vec![event],
-            marks: mark.into_iter().collect(),
+            unmarked: mark.into_iter().collect(),
             ..Batch::default()
         };
         store.record(batch).await

@@ -193,7 +193,7 @@ pub async fn find_lost(state: &Path, store: &Store) -> Result<usize, StoreError>
         let recorded = store
             .record(Batch {
                 events: vec![event],
-                marks: vec![(key, serde_json::Value::Null)],
+                unmarked: vec![key],
                 ..Batch::default()
             })
             .await?;

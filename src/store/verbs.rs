@@ -383,7 +383,7 @@ impl Store {
         self.read(move |connection| marks::get(connection, &prefix)).await
     }
 
-    /// Sets marks, all or none; null takes one away.
+    /// Sets marks, all or none.
     pub async fn set_marks(&self, values: Vec<(String, Value)>) -> Result<(), StoreError> {
         self.write(move |tx| marks::set(tx, &values)).await
     }

@@ -69,10 +69,11 @@ impl Loader<'_> {
     fn emit(&mut self, at: &At<'_>, rule: &str, raw: &raw::Emit, words: &Words) -> Option<EmitSpec> {
         let spot = at.key("type");
         let kind = self.kind(&spot, &raw.kind);
-        let subject = match &raw.subject {
-            Some(text) => Some(self.text(&at.key("subject"), &text.0, words)),
-            None => None,
-        };
+        let spot_of_subject = at.key("subject");
+        let subject = raw
+            .subject
+            .as_ref()
+            .map(|text| self.text(&spot_of_subject, &text.0, words));
         let spot_of_data = at.key("data");
         let mut data = Vec::new();
         for (name, value) in raw.data.iter().flatten() {
