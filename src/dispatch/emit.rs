@@ -5,24 +5,16 @@ use crate::dispatch::ask::Asked;
 use crate::entry::{Kind, Reason};
 use crate::event::{NewEvent, Origin};
 use crate::rule::emit::{DEEPEST, EmitSpec};
-use crate::rule::index::Why;
 use crate::store::Admission;
 use serde_json::Value;
 
 impl Asked<'_> {
-    /// Adds the events that the rule has for others, now that it fired. One that cannot be made is held
-    /// as an entry with its reason, like a mail, and `outbox retry` dispatches its cause again.
-    pub(super) fn emit(&self, why: Why, made: &mut Admission) {
-        let (specs, part) = match why {
-            Why::Trigger(_) => (&self.rule.emits, "emit"),
-            Why::Outcome(branch) => (&branch.of(self.rule).emits, branch.as_str()),
-        };
-        if specs.is_empty() {
-            return;
-        }
-        let facts = self.facts();
+    /// Adds the events that the rule has for others, at once, whatever is gathered of its mails. One that
+    /// cannot be made is held as an entry with its reason, like a mail, and `outbox retry` dispatches its
+    /// cause again.
+    pub(super) fn emit(&self, specs: &[EmitSpec], part: &str, facts: &Value, made: &mut Admission) {
         for (number, spec) in specs.iter().enumerate() {
-            match self.emitted(spec, part, number, &facts) {
+            match self.emitted(spec, part, number, facts) {
                 Ok(event) => made.events.push(event),
                 Err(text) => {
                     let part = format!("{part}-emit-{number}");

@@ -4,21 +4,25 @@
 pub mod condition;
 pub mod emit;
 pub mod facts;
+pub mod fuse;
+pub mod gather;
 pub mod guess;
 pub mod index;
 pub mod load;
+pub mod quiet;
 
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
 use crate::rule::emit::EmitSpec;
+use crate::rule::gather::Telling;
 use crate::source::Wanted;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
 use serde_json::Value;
 
 /// One rule, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// Its name: unique in the setup.
     pub name: String,
@@ -46,6 +50,8 @@ pub struct Rule {
     pub on_failure: Outcome,
     /// After it ended well for the first time since a failure; besides `on_success`.
     pub on_recovery: Outcome,
+    /// How its mails are gathered before they leave.
+    pub telling: Telling,
 }
 
 /// When.
