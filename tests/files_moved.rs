@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tidings::action::FileStep;
 use tidings::action::file::{FileDone, FileError, perform};
 use tidings::event::FileRef;
+use tidings::ground::Ground;
 
 fn write(root: &Path, relative: &str, content: &[u8]) -> FileRef {
     let path = root.join(relative);
@@ -58,7 +59,12 @@ fn a_moved_file_keeps_what_it_is_and_tells_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("drop");
     let file = write(&root, "sub/order.csv", b"a,b");
-    let done = perform(&FileStep::Move(folder(&dir.path().join("done/today"))), &file, &Ground::default()).unwrap();
+    let done = perform(
+        &FileStep::Move(folder(&dir.path().join("done/today"))),
+        &file,
+        &Ground::default(),
+    )
+    .unwrap();
     let at = dir.path().join("done/today/order.csv");
     assert_eq!(std::fs::read(&at).unwrap(), b"a,b");
     let now = done.file.unwrap();
@@ -71,7 +77,12 @@ fn a_moved_file_keeps_what_it_is_and_tells_where_it_is() {
     assert!(!file.path().exists());
     // Within the root it stays below it.
     let file = write(&root, "in.csv", b"x");
-    let done = perform(&FileStep::Move(root.join("kept/new name.csv")), &file, &Ground::default()).unwrap();
+    let done = perform(
+        &FileStep::Move(root.join("kept/new name.csv")),
+        &file,
+        &Ground::default(),
+    )
+    .unwrap();
     let now = done.file.unwrap();
     assert_eq!(
         (now.root, now.relative),
@@ -202,7 +213,7 @@ fn a_crash_between_copy_and_removal_leaves_one_copy_in_the_end() {
     perform(&FileStep::Move(folder(other.path())), &file, &Ground::default()).unwrap();
     assert!(!file.path().exists());
     assert_eq!(names(other.path()), ["x.csv"]);
-    perform(&FileStep::Move(folder(other.path())), &twin).unwrap();
+    perform(&FileStep::Move(folder(other.path())), &twin, &Ground::default()).unwrap();
     assert_eq!(names(other.path()), ["x (2).csv", "x.csv"]);
     assert_eq!(std::fs::read(other.path().join("x (2).csv")).unwrap(), b"hers");
 }
@@ -225,7 +236,12 @@ fn a_file_that_is_gone_and_never_came_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "sub/x.csv", b"one");
     std::fs::remove_dir_all(dir.path().join("sub")).unwrap();
-    let error = perform(&FileStep::Move(folder(&dir.path().join("done"))), &file, &Ground::default()).unwrap_err();
+    let error = perform(
+        &FileStep::Move(folder(&dir.path().join("done"))),
+        &file,
+        &Ground::default(),
+    )
+    .unwrap_err();
     assert!(matches!(error, FileError::Gone { .. }), "{error}");
 }
 
@@ -248,7 +264,10 @@ fn symlinks_are_never_followed() {
             FileStep::Copy(folder(&dir.path().join("done"))),
             FileStep::Delete,
         ] {
-            assert!(perform(&step, &file).is_err(), "{relative} {step:?}");
+            assert!(
+                perform(&step, &file, &Ground::default()).is_err(),
+                "{relative} {step:?}"
+            );
         }
     }
     assert_eq!(std::fs::read(secret.path()).unwrap(), b"secret");
@@ -273,7 +292,10 @@ fn a_fifo_does_not_hang_us() {
         FileStep::Copy(dir.path().join("a")),
         FileStep::Delete,
     ] {
-        assert!(matches!(perform(&step, &file), Err(FileError::NotAFile { .. })));
+        assert!(matches!(
+            perform(&step, &file, &Ground::default()),
+            Err(FileError::NotAFile { .. })
+        ));
     }
 }
 
@@ -281,7 +303,8 @@ fn a_fifo_does_not_hang_us() {
 fn a_file_asked_to_go_where_it_is_stays() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "x.csv", b"one");
-    let FileDone { file: now, gone, .. } = perform(&FileStep::Move(folder(dir.path())), &file, &Ground::default()).unwrap();
+    let FileDone { file: now, gone, .. } =
+        perform(&FileStep::Move(folder(dir.path())), &file, &Ground::default()).unwrap();
     assert_eq!((now, gone), (Some(file), None));
     assert_eq!(names(dir.path()), ["x.csv"]);
 }
