@@ -131,7 +131,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    pub(super) fn facts(&self) -> Value {
+    fn facts(&self) -> Value {
         facts::facts(self.event, self.rule, &self.plan.surroundings(self.now))
     }
 
