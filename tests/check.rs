@@ -639,7 +639,7 @@ fn keys_that_are_missing() {
     8 |     when: {}
       |     ^^^^
       |
-      = hint: one of `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
+      = hint: one of `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `event`, `trouble`
 
     5 problems
     exit 78
@@ -675,7 +675,7 @@ fn options_that_do_not_exist() {
     10 | quotas: { mails_per_rule_per_hour: 1000 }
        | ^^^^^^
        |
-       = hint: known are `accounts`, `calendars`, `defaults`, `limits`, `outbox`, `recipients`
+       = hint: known are `accounts`, `alive`, `calendars`, `defaults`, `emitted`, `limits`, `outbox`, `recipients`
 
     error: unknown key `file_is_odd`
      --> rules/a.yaml:3:13
@@ -683,7 +683,7 @@ fn options_that_do_not_exist() {
     3 |     when: { file_is_odd: { in: drop } }
       |             ^^^^^^^^^^^
       |
-      = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
+      = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `event`, `trouble`
 
     error: unknown key `soften`
      --> rules/a.yaml:4:5
@@ -691,7 +691,7 @@ fn options_that_do_not_exist() {
     4 |     soften: { at_most: 1 }
       |     ^^^^^^
       |
-      = hint: known are `copy`, `data`, `delete`, `description`, `escalate`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `remind`, `run`, `throttle`, `when`
+      = hint: known are `copy`, `data`, `delete`, `description`, `emit`, `escalate`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `remind`, `run`, `throttle`, `when`
 
     error: `file_arrives` and `schedule` cannot stand together
      --> rules/a.yaml:7:41

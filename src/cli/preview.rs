@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::entry::Body;
 use crate::event::{Event, EventId, FileRef};
 use crate::rule::facts::{self, Surroundings};
+use crate::rule::guess;
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
 use crate::rule::{Rule, Trigger};
@@ -263,11 +264,15 @@ fn wanted<'a>(
                     0 => String::new(),
                     more => format!("-{}", more + 1),
                 };
+                let mut facts = facts.clone();
+                if !matches!(given, Some(Given::Event(_))) {
+                    guess::fill(&mut facts, spec, &setup.templates);
+                }
                 all.push(Preview {
                     name: format!("{}-{}-{}{way}", rule.name, place.name, number + 1),
                     when: when.clone(),
                     spec,
-                    facts: facts.clone(),
+                    facts,
                     file,
                 });
             }

@@ -301,10 +301,7 @@ impl Performer {
 
     async fn is_about_trouble(&self, event: Option<event::EventId>) -> bool {
         let Some(id) = event else { return false };
-        match self.store.event(id).await {
-            Ok(Some(detail)) => detail.event.happening.kind == event::Kind::Trouble,
-            _ => false,
-        }
+        self.store.is_of_a_trouble(id).await.unwrap_or(false)
     }
 }
 

@@ -193,6 +193,7 @@ impl Asked<'_> {
             }
         };
         if self.rule.work.is_empty() {
+            self.emit(&self.rule.emits, "emit", &facts, &mut made.main);
             let said = self.tell("mail", &self.rule.mails, facts, desk, made)?;
             return Ok(said.unwrap_or((FIRED, why)));
         }
@@ -204,6 +205,7 @@ impl Asked<'_> {
     fn ended(&self, branch: Branch, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
         let (outcome, name) = (branch.of(self.rule), branch.as_str());
         let facts = self.facts();
+        self.emit(&outcome.emits, name, &facts, &mut made.main);
         // Mails first: they freeze what they attach before a move is even admitted.
         let said = self.tell(name, &outcome.mails, facts.clone(), desk, made)?;
         if !outcome.work.is_empty() {

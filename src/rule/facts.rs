@@ -9,6 +9,7 @@
 //! | `expected` | `file_missing`, which brings `file` when it is over, and `job_missing`, with `job` |
 //! | `folder` | `folder_backlog` |
 //! | `job` | `job_runs_long`, too |
+//! | `cloudevent`, and what `data` holds besides | `event` |
 //! | `trouble` | `trouble` |
 //! | `case` | every trigger that opens a case, and the job triggers |
 //! | `group` | every mail of a rule with `group`: see [`gathered`] |
@@ -39,6 +40,8 @@ pub enum TriggerWord {
     Schedule,
     /// `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`: bring `job`.
     Job,
+    /// `event`: brings `cloudevent`, and lays its data below the rule's own `data`.
+    Event,
     /// `trouble`: brings `trouble`.
     Trouble,
     /// `file_missing`: brings `expected`, and `file` when it came.
@@ -53,10 +56,11 @@ pub enum TriggerWord {
 
 impl TriggerWord {
     /// All of them.
-    pub const ALL: [TriggerWord; 8] = [
+    pub const ALL: [TriggerWord; 9] = [
         TriggerWord::FileArrives,
         TriggerWord::Schedule,
         TriggerWord::Job,
+        TriggerWord::Event,
         TriggerWord::Trouble,
         TriggerWord::FileMissing,
         TriggerWord::FolderBacklog,
@@ -70,6 +74,7 @@ impl TriggerWord {
             TriggerWord::FileArrives => "file",
             TriggerWord::Schedule => "schedule",
             TriggerWord::Job => "job",
+            TriggerWord::Event => "cloudevent",
             TriggerWord::Trouble => "trouble",
             TriggerWord::FileMissing | TriggerWord::JobMissing => "expected",
             TriggerWord::FolderBacklog => "folder",
@@ -80,7 +85,7 @@ impl TriggerWord {
     /// Whether its events open cases, or are taken for such (a failing job).
     pub fn opens_case(self) -> bool {
         match self {
-            TriggerWord::FileArrives | TriggerWord::Schedule => false,
+            TriggerWord::FileArrives | TriggerWord::Schedule | TriggerWord::Event => false,
             TriggerWord::Job
             | TriggerWord::Trouble
             | TriggerWord::FileMissing
@@ -96,6 +101,7 @@ impl TriggerWord {
             TriggerWord::FileArrives => "`file_arrives`",
             TriggerWord::Schedule => "`schedule`",
             TriggerWord::Job => "`job_fails` (or another job trigger)",
+            TriggerWord::Event => "`event`",
             TriggerWord::Trouble => "`trouble`",
             TriggerWord::FileMissing => "`file_missing`",
             TriggerWord::FolderBacklog => "`folder_backlog`",
@@ -133,6 +139,7 @@ impl From<&Trigger> for TriggerWord {
                 Kind::JobRunsLong => TriggerWord::JobRunsLong,
                 _ => TriggerWord::FileMissing,
             },
+            Trigger::Event { .. } => TriggerWord::Event,
             Trigger::Trouble(_) => TriggerWord::Trouble,
         }
     }
@@ -217,7 +224,7 @@ impl Vocabulary {
         let Some(root) = path.first() else {
             return Ok(());
         };
-        if root == "data" && self.data.is_none() {
+        if root == "data" && self.data.is_none() || self.is_open(path) {
             return Ok(());
         }
         let roots: Vec<&Value> = self
@@ -237,6 +244,16 @@ impl Vocabulary {
             }
         }
         worst.map_or(Ok(()), Err)
+    }
+
+    /// Whether that is for somebody else to say: what an emitted event holds.
+    fn is_open(&self, path: &[String]) -> bool {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        self.triggers.contains(&TriggerWord::Event)
+            && matches!(
+                words.as_slice(),
+                ["data", ..] | ["cloudevent", "data" | "extensions", ..]
+            )
     }
 
     /// Whether every event of the rule brings the fact of that name (`file`).
@@ -340,6 +357,20 @@ impl Vocabulary {
                         "due": "2026-03-02T02:00:00+01:00", "late": 0, "missed": false,
                     }}),
                 ),
+                TriggerWord::Event => (
+                    "an event is emitted",
+                    json!({ "cloudevent": {
+                        "id": "A234-1234-1234",
+                        "source": "//host/backup",
+                        "type": "com.example.backup.finished",
+                        "subject": "db1",
+                        "time": "2026-03-02T08:30:00+01:00",
+                        "dataschema": "",
+                        "extensions": {},
+                        "data": {},
+                        "depth": 0,
+                    }}),
+                ),
                 TriggerWord::Trouble => (
                     "there is trouble",
                     json!({ "trouble": {
@@ -390,6 +421,7 @@ impl Vocabulary {
             (_, Some(_)) => Kind::JobSucceeds,
             (TriggerWord::FileArrives, None) => Kind::FileArrives,
             (TriggerWord::Schedule, None) => Kind::Schedule,
+            (TriggerWord::Event, None) => Kind::Event,
             (TriggerWord::Trouble, None) => Kind::Trouble,
         };
         let mut facts = Map::new();
@@ -466,10 +498,7 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
         };
         facts.insert("case".to_owned(), json!(case));
     }
-    let data = match &rule.data {
-        Value::Null => json!({}),
-        data => data.clone(),
-    };
+    let data = data(facts.get("cloudevent"), &rule.data);
     facts.insert("data".to_owned(), data);
     Value::Object(facts)
 }
@@ -502,6 +531,20 @@ pub fn case_key(event: &Event, rule: &str) -> Option<String> {
         (None, Kind::JobFails | Kind::JobSucceeds) if !own => Some(format!("job:{}", happening.subject)),
         (None, _) => None,
     }
+}
+
+/// The rule's own `data`, and below it what an emitted event says, if that is a group of facts.
+fn data(emitted: Option<&Value>, own: &Value) -> Value {
+    let mut data = match emitted.and_then(|emitted| emitted.get("data")) {
+        Some(Value::Object(said)) => said.clone(),
+        _ => Map::new(),
+    };
+    match own {
+        Value::Null => {}
+        Value::Object(own) => data.extend(own.clone()),
+        other => return other.clone(),
+    }
+    Value::Object(data)
 }
 
 /// Steps from `value`, which is `path[0]`, down the rest of `path`.

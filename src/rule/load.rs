@@ -14,10 +14,12 @@
 //! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
 //! | [`ladder`] | `remind:`, `escalate:` |
+//! | [`emit`] | `event:` and `emit:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
 pub mod absence;
 pub mod circle;
+pub mod emit;
 pub mod ladder;
 pub mod mail;
 pub mod sample;
@@ -451,6 +453,22 @@ impl Loader<'_> {
             }
         }
         let of_cases = raw.when.0.iter().all(ladder::opens_case);
+        let mut emits = Vec::new();
+        if let Some(written) = &raw.emit {
+            let words = if has_work { &success } else { &words };
+            let prepared = self.emits(&at.key("emit"), &name, written, words);
+            if has_work && raw.on_success.is_some() {
+                self.complain(
+                    at.name("emit")
+                        .error("does this event come before or after the work?")
+                        .hint("with `on_success`, write it there: on_success: { emit: .. }"),
+                );
+            } else if has_work {
+                on_success.emits = prepared;
+            } else {
+                emits = prepared;
+            }
+        }
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
@@ -482,6 +500,7 @@ impl Loader<'_> {
             let made = outcome(self, "on_success", Some(written), Branch::Success);
             on_success.work = made.work;
             on_success.mails.extend(made.mails);
+            on_success.emits.extend(made.emits);
         }
         let on_failure = outcome(self, "on_failure", raw.on_failure.as_ref(), Branch::Failure);
         let on_recovery = outcome(self, "on_recovery", raw.on_recovery.as_ref(), Branch::Recovery);
@@ -495,6 +514,7 @@ impl Loader<'_> {
         let idle = !has_work
             && raw.mail.is_none()
             && raw.escalate.is_none()
+            && raw.emit.is_none()
             && [&raw.on_success, &raw.on_failure, &raw.on_recovery]
                 .iter()
                 .all(|outcome| outcome.is_none());
@@ -518,6 +538,7 @@ impl Loader<'_> {
             work,
             overlap,
             mails,
+            emits,
             on_success,
             on_failure,
             on_recovery,
@@ -546,7 +567,12 @@ impl Loader<'_> {
             .as_ref()
             .map(|mails| self.mails(&at.key("mail"), mails, said, damaged))
             .unwrap_or_default();
-        Outcome { work, mails }
+        let emits = raw
+            .emit
+            .as_ref()
+            .map(|emits| self.emits(&at.key("emit"), rule, emits, words))
+            .unwrap_or_default();
+        Outcome { work, mails, emits }
     }
 
     /// A complaint about a folder that is not there: an error, or a warning where that may pass.

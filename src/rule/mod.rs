@@ -2,9 +2,11 @@
 //! the rules an event concerns; [`load`] makes rules from files, [`condition`] is `if:`.
 
 pub mod condition;
+pub mod emit;
 pub mod facts;
 pub mod fuse;
 pub mod gather;
+pub mod guess;
 pub mod index;
 pub mod ladder;
 pub mod load;
@@ -13,6 +15,7 @@ pub mod quiet;
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
+use crate::rule::emit::EmitSpec;
 use crate::rule::gather::Telling;
 use crate::rule::ladder::Ladder;
 use crate::source::Wanted;
@@ -42,6 +45,8 @@ pub struct Rule {
     pub overlap: Overlap,
     /// Mails sent at once; empty when there is work (they are in `on_success` then).
     pub mails: Vec<MailSpec>,
+    /// Events for other rules, emitted at once; empty when there is work, as with mails.
+    pub emits: Vec<EmitSpec>,
     /// After the work ended well.
     pub on_success: Outcome,
     /// After it ended badly.
@@ -84,6 +89,13 @@ pub enum Trigger {
     JobRecovers(GlobMatcher),
     /// Something did not come by its deadline, or goes on for too long; its cases open and close.
     Absence(Box<Expectation>),
+    /// Somebody emitted an event.
+    Event {
+        /// Of one of these types.
+        types: Vec<GlobMatcher>,
+        /// From such a source.
+        source: Option<GlobMatcher>,
+    },
     /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
     Trouble(Vec<String>),
 }
@@ -95,11 +107,13 @@ pub struct Outcome {
     pub work: Vec<StepSpec>,
     /// Whom to tell.
     pub mails: Vec<MailSpec>,
+    /// Events for other rules.
+    pub emits: Vec<EmitSpec>,
 }
 
 impl Outcome {
     /// Whether anything follows.
     pub fn says_something(&self) -> bool {
-        !self.work.is_empty() || !self.mails.is_empty()
+        !self.work.is_empty() || !self.mails.is_empty() || !self.emits.is_empty()
     }
 }

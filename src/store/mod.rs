@@ -39,7 +39,7 @@
 //! | verb | atomic | said twice |
 //! |---|---|---|
 //! | [`record`](Store::record) | events, the cases they open and close, seen files, baselines, marks | a key is taken once; the first id comes back, `fresh` is false |
-//! | [`admit`](Store::admit) | entries, verdicts, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
+//! | [`admit`](Store::admit) | entries, verdicts, events that rules emit, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
 //! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files of [`Also`] | refused: the lease is over |
@@ -299,6 +299,8 @@ pub struct Batch {
     pub baselines: Vec<WatchMemory>,
     /// Small values by key.
     pub marks: Vec<(String, Value)>,
+    /// Keys of marks that are taken away.
+    pub unmarked: Vec<String>,
 }
 
 /// What became of one event of a [`Batch`].
@@ -378,6 +380,8 @@ pub struct Admission {
     /// Cases that are over: of their entries those that wait still, and are only right while the case is
     /// open, are cancelled.
     pub over: Vec<String>,
+    /// What rules emit because of it: recorded with it.
+    pub events: Vec<NewEvent>,
     /// What each rule said. Replaces the verdicts of an earlier dispatch of the same event.
     pub verdicts: Vec<RuleVerdict>,
     /// The one case that stands for all entries of this admission that are held: it is opened, unless one is

@@ -122,6 +122,12 @@ impl Store {
         self.write(move |tx| outbox::insert(tx, &entry, true, now)).await
     }
 
+    /// Whether an event is a trouble, or came of one through what rules did.
+    pub async fn is_of_a_trouble(&self, event: EventId) -> Result<bool, StoreError> {
+        self.read(move |connection| journal::is_of_a_trouble(connection, event))
+            .await
+    }
+
     // ---- the outbox ----
 
     /// Lanes with ready or deferred entries. Costs the number of lanes, not of entries.

@@ -1,6 +1,7 @@
 //! `rules/*.yaml`, as written.
 
 use crate::config::raw::absence::{FileMissing, FolderBacklog, JobMissing, JobRunsLong};
+use crate::config::raw::emit::{Emit, Event};
 use crate::config::raw::ladder::{Remind, Rung};
 use crate::config::raw::telling::{Group, QuietHours, Throttle};
 use crate::config::raw::{Glob, Many, Size, Template, Time};
@@ -41,6 +42,8 @@ pub struct Rule {
     pub delete: Option<bool>,
     /// Whom to tell. With work: after it ended well.
     pub mail: Option<Many<Mail>>,
+    /// Events for other rules. With work: after it ended well.
+    pub emit: Option<Many<Emit>>,
     /// What follows when the work ended well.
     pub on_success: Option<Outcome>,
     /// What follows when it ended badly.
@@ -84,6 +87,8 @@ pub enum Trigger {
     JobMissing(Box<JobMissing>),
     /// A job still runs after the time it should need; over when it ends.
     JobRunsLong(JobRunsLong),
+    /// Somebody emitted an event of such a type.
+    Event(Event),
     /// Something of ours needs a person.
     Trouble(Trouble),
 }
@@ -263,6 +268,8 @@ pub struct Outcome {
     pub delete: Option<bool>,
     /// Whom to tell.
     pub mail: Option<Many<Mail>>,
+    /// Events for other rules.
+    pub emit: Option<Many<Emit>>,
 }
 
 /// A mail.

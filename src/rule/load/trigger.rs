@@ -32,6 +32,7 @@ pub fn word(raw: &raw::Trigger) -> TriggerWord {
         raw::Trigger::FolderBacklog(_) => TriggerWord::FolderBacklog,
         raw::Trigger::JobMissing(_) => TriggerWord::JobMissing,
         raw::Trigger::JobRunsLong(_) => TriggerWord::JobRunsLong,
+        raw::Trigger::Event(_) => TriggerWord::Event,
         raw::Trigger::Trouble(_) => TriggerWord::Trouble,
     }
 }
@@ -64,6 +65,7 @@ impl Loader<'_> {
             raw::Trigger::FolderBacklog(raw) => self.folder_backlog(&at.key("folder_backlog"), rule, raw),
             raw::Trigger::JobMissing(raw) => self.job_missing(&at.key("job_missing"), rule, raw),
             raw::Trigger::JobRunsLong(raw) => self.job_runs_long(&at.key("job_runs_long"), rule, raw),
+            raw::Trigger::Event(event) => self.event(&at.key("event"), event),
             raw::Trigger::Trouble(trouble) => {
                 let all = [
                     raw::TroubleOf::Account,

@@ -15,7 +15,7 @@ pub struct Words {
     vague: bool,
 }
 
-const EVERY: [TriggerWord; 8] = TriggerWord::ALL;
+const EVERY: [TriggerWord; 9] = TriggerWord::ALL;
 
 impl From<Unknown> for Unsaid {
     fn from(unknown: Unknown) -> Unsaid {
@@ -87,7 +87,11 @@ impl Words {
         for (kind, vocabulary) in &self.each {
             if vocabulary.knows(path).is_err() {
                 let said = path.join(".");
-                let root = path.first().map(String::as_str).unwrap_or_default();
+                // `data` is always there; what of it an event brought is not.
+                let root = match path.first().map(String::as_str) {
+                    Some("data") => said.as_str(),
+                    root => root.unwrap_or_default(),
+                };
                 return Err(Unsaid {
                     message: format!(
                         "`{said}` is not there when the rule was started by {}",
@@ -119,6 +123,7 @@ fn shown(kind: TriggerWord) -> &'static str {
         TriggerWord::FolderBacklog => "`folder_backlog`",
         TriggerWord::JobMissing => "`job_missing`",
         TriggerWord::JobRunsLong => "`job_runs_long`",
+        TriggerWord::Event => "`event`",
         TriggerWord::Trouble => "`trouble`",
     }
 }
