@@ -42,6 +42,7 @@ fn rules(count: usize) -> Rules {
                 on_success: Outcome::default(),
                 on_failure: Outcome::default(),
                 on_recovery: Outcome::default(),
+                asks: tidings::rule::demand::Asks::default(),
             })
             .collect(),
     )

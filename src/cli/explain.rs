@@ -6,6 +6,7 @@ use crate::action::email::{self, Composing, MailSpec};
 use crate::action::run::shown_command;
 use crate::entry::EntryId;
 use crate::event::{Event, EventId, FileRef, Kind, NewEvent};
+use crate::rule::demand::Learned;
 use crate::rule::facts::{self, Surroundings};
 use crate::rule::index::{Branch, Rules, Why};
 use crate::rule::load::{self, Setup};
@@ -212,10 +213,10 @@ fn arrival(setup: &Setup, store: &Store, path: &Path, size: u64, mtime_ns: i64) 
     let mut answers = Vec::new();
     for rule in &setup.rules {
         for trigger in &rule.triggers {
-            let Trigger::FileArrives { watch, wanted } = trigger else {
+            let Some((watch, wanted)) = trigger.arrival() else {
                 continue;
             };
-            let Some(watch) = setup.watches.iter().find(|known| known.id == *watch) else {
+            let Some(watch) = setup.watches.iter().find(|known| known.id == watch) else {
                 continue;
             };
             let Ok(relative) = path.strip_prefix(&watch.root) else {
@@ -227,7 +228,16 @@ fn arrival(setup: &Setup, store: &Store, path: &Path, size: u64, mtime_ns: i64) 
                 size,
                 mtime_ns,
             };
-            answers.push(one_rule(setup, store, rule, watch, wanted, reference));
+            if let (Trigger::FilesTogether { .. }, None) = (trigger, unwanted(wanted, &reference)) {
+                let why = "it waits for the files that belong together with this one (`together`)";
+                answers.push(Answer::no(rule, why.to_owned()));
+                continue;
+            }
+            let mut answer = one_rule(setup, store, rule, watch, wanted, reference);
+            if answer.fires && matches!(trigger, Trigger::FileChanges { .. }) {
+                answer.why = format!("if it was known, and has another content now; {}", answer.why);
+            }
+            answers.push(answer);
         }
     }
     answers
@@ -410,7 +420,13 @@ fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: Opti
         host: crate::app::host(),
         now: Timestamp::now().to_zoned(zone),
     };
-    let facts = facts::facts(event, rule, &surroundings);
+    let mut facts = facts::facts(event, rule, &surroundings);
+    let mut learned = Learned::default();
+    for wish in [&rule.asks.condition, &rule.asks.texts] {
+        if let Err(why) = learned.tell(&event.happening, wish, &mut facts) {
+            return Answer::no(rule, format!("its facts are not known: {why}"));
+        }
+    }
     let with = Composing {
         settings: &setup.settings,
         templates: &setup.templates,

@@ -4,6 +4,7 @@
 //! Texts with an inner form (addresses, times, globs, CEL) are plain strings here; what they mean is
 //! for `check` and `rule::load`, which know the place to complain about.
 
+pub mod files;
 pub mod rules;
 pub mod settings;
 

@@ -2,6 +2,7 @@
 //! the rules an event concerns; [`load`] makes rules from files, [`condition`] is `if:`.
 
 pub mod condition;
+pub mod demand;
 pub mod facts;
 pub mod index;
 pub mod load;
@@ -9,6 +10,7 @@ pub mod load;
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
+use crate::rule::demand::Asks;
 use crate::source::Wanted;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
@@ -41,6 +43,8 @@ pub struct Rule {
     pub on_failure: Outcome,
     /// After it ended well for the first time since a failure; besides `on_success`.
     pub on_recovery: Outcome,
+    /// What it must know of a file beyond name and size, by where it says so.
+    pub asks: Asks,
 }
 
 /// When.
@@ -52,6 +56,29 @@ pub enum Trigger {
         watch: String,
         /// What this rule looks for there.
         wanted: Wanted,
+    },
+    /// The same, where the file was known and has another content now.
+    FileChanges {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+    },
+    /// A file that was known went away.
+    FileRemoved {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+    },
+    /// Files that belong together have all settled.
+    FilesTogether {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+        /// `source::together::Together::id`.
+        set: String,
     },
     /// A calendar time; the source's name is the rule's.
     Schedule(Schedule),
@@ -65,6 +92,18 @@ pub enum Trigger {
     JobRecovers(GlobMatcher),
     /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
     Trouble(Vec<String>),
+}
+
+impl Trigger {
+    /// The watch, and what is looked for there, where it is met by files that come.
+    pub fn arrival(&self) -> Option<(&str, &Wanted)> {
+        match self {
+            Trigger::FileArrives { watch, wanted }
+            | Trigger::FileChanges { watch, wanted }
+            | Trigger::FilesTogether { watch, wanted, .. } => Some((watch, wanted)),
+            _ => None,
+        }
+    }
 }
 
 /// What follows an outcome.

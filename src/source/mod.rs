@@ -6,6 +6,7 @@
 //! | [`schedule`] | calendar times | the wall clock |
 //! | [`job`] | jobs that ended | what delivery settled, and `tidings exec` |
 
+pub mod contents;
 pub mod file;
 pub mod fs_kind;
 pub mod job;
@@ -14,9 +15,11 @@ pub mod root;
 pub mod scan;
 pub mod schedule;
 pub mod settle;
+pub mod together;
 pub mod wanted;
 pub mod watch;
 
+use crate::source::together::Together;
 use crate::template::Text;
 use globset::{GlobMatcher, GlobSet};
 use std::path::PathBuf;
@@ -37,6 +40,10 @@ pub struct Watch {
     pub existing: Existing,
     /// What the rules look for here. A file that meets none is remembered, but is no event.
     pub wanted: Vec<Wanted>,
+    /// Those of them that want to hear of files that go away.
+    pub removed: Vec<Wanted>,
+    /// Files that belong together, as rules ask for them; `wanted` has them too.
+    pub sets: Vec<Together>,
     /// Time between two full scans that run whatever the notifications say.
     pub scan_every: Duration,
 }

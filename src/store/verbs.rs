@@ -10,7 +10,7 @@ use crate::store::sqlite::writer::{Tx, Urgency};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, SeenFile, Store, StoreError,
+    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, Removal, Removed, SeenFile, Store, StoreError,
     WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -70,6 +70,13 @@ impl Store {
     pub async fn record(&self, batch: Batch) -> Result<Vec<Recorded>, StoreError> {
         let now = self.now();
         self.write(move |tx| journal::record(tx, &batch, now)).await
+    }
+
+    /// Records that files are gone, in one transaction, and says for each, in order, whether that is news. What
+    /// [`Also::gone`] marked before is not, and what may yet be marked so is not decided.
+    pub async fn record_removed(&self, removals: Vec<Removal>) -> Result<Vec<Removed>, StoreError> {
+        let now = self.now();
+        self.write(move |tx| files::remove(tx, &removals, now)).await
     }
 
     /// Up to `limit` events that no rule was asked about yet, in the order of recording.
@@ -377,7 +384,7 @@ impl Store {
         self.read(move |connection| marks::get(connection, &prefix)).await
     }
 
-    /// Sets marks, all or none.
+    /// Sets marks, all or none; one that is to be null is removed.
     pub async fn set_marks(&self, values: Vec<(String, Value)>) -> Result<(), StoreError> {
         self.write(move |tx| marks::set(tx, &values)).await
     }

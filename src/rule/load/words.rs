@@ -15,13 +15,6 @@ pub struct Words {
     vague: bool,
 }
 
-const EVERY: [TriggerWord; 4] = [
-    TriggerWord::FileArrives,
-    TriggerWord::Schedule,
-    TriggerWord::Job,
-    TriggerWord::Trouble,
-];
-
 impl From<Unknown> for Unsaid {
     fn from(unknown: Unknown) -> Unsaid {
         Unsaid {
@@ -49,7 +42,7 @@ impl Words {
         kinds.dedup();
         Words {
             all: of(&kinds),
-            any: of(&EVERY),
+            any: of(&TriggerWord::ALL),
             each: kinds.into_iter().map(|kind| (kind, of(&[kind]))).collect(),
             vague,
         }
@@ -98,15 +91,18 @@ impl Words {
             || self
                 .each
                 .iter()
-                .all(|(kind, _)| *kind == TriggerWord::FileArrives)
+                .all(|(kind, _)| kind.has_file())
+    }
+
+    /// Whether some event of the rule tells of a file that is gone.
+    pub fn tells_of_gone(&self) -> bool {
+        self.each.iter().any(|(kind, _)| *kind == TriggerWord::FileRemoved)
     }
 }
 
 fn shown(kind: TriggerWord) -> &'static str {
     match kind {
-        TriggerWord::FileArrives => "`file_arrives`",
-        TriggerWord::Schedule => "`schedule`",
         TriggerWord::Job => "a job",
-        TriggerWord::Trouble => "`trouble`",
+        other => other.written(),
     }
 }

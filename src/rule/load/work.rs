@@ -57,7 +57,7 @@ impl Loader<'_> {
                             "`{key}` needs a file, and not every trigger of this rule brings one"
                         ))
                         .hint(
-                            "only `file_arrives` does; use `run:` for other files, or make two rules of it",
+                            "only `file_arrives` and `file_changes` do; use `run:` for other files, or make two rules of it",
                         ),
                 );
             }

@@ -139,6 +139,7 @@ fn handed_over(here: &Watch, left: &Watch, mine: &[SeenFile], theirs: &[SeenFile
             },
             content: file.hash,
             number: file.arrivals,
+            changed: known.is_some_and(|known| !known.gone),
         };
         let row = SeenFile {
             watch: left.id.clone(),
