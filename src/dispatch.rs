@@ -11,24 +11,21 @@
 //!                                     |
 //!                                     +--> what each rule decided, and why (`explain`)
 //! ```
+//!
+//! `ask` puts one event to one rule, `compose` makes its entries.
 
-use crate::action::email::{self, Composing};
-use crate::action::{Work, work};
+mod ask;
+mod compose;
+
 use crate::clock::Clock;
 use crate::config::settings::Settings;
-use crate::entry::{Body, Kind, NewEntry, OnUnknown, Reason};
 use crate::event::{self, Event, EventId};
 use crate::mail::header::one_line;
 use crate::pulse::Pulse;
-use crate::rule::facts::{self, Surroundings};
-use crate::rule::index::{Branch, Match, Rules, Why};
-use crate::rule::{Outcome, Rule};
-use crate::sender;
-use crate::store::{Admission, RuleVerdict, Store, StoreError};
+use crate::rule::index::{Match, Rules};
+use crate::store::{Admission, Store, StoreError};
 use crate::template::Templates;
-use serde_json::{Value, json};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -137,7 +134,7 @@ impl Dispatcher {
                 let each = events.iter().map(|event| {
                     // Large attachments take their time; each one done is progress.
                     pulse.tick();
-                    admission(event, &plan, &store, now).map_err(|error| (event.id, error))
+                    ask::admission(event, &plan, &store, now).map_err(|error| (event.id, error))
                 });
                 each.collect::<Vec<_>>()
             });
@@ -192,237 +189,4 @@ fn held(admission: &Admission) -> impl Iterator<Item = Option<(EventId, String, 
             one_line(&reason.text, 500),
         ))
     })
-}
-
-/// What one event leads to. Reads files it must attach; changes nothing.
-///
-/// The error is our own disk's; what was written until then is given up.
-fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) -> io::Result<Admission> {
-    let mut made = Admission {
-        event: Some(event.id),
-        entries: Vec::new(),
-        verdicts: Vec::new(),
-        ..Admission::default()
-    };
-    for found in plan.find(event) {
-        let asked = Asked {
-            event,
-            rule: &found.rule,
-            plan,
-            store,
-            now,
-        };
-        let answer = match found.why {
-            Why::Trigger(_) => asked.triggered(&mut made.entries),
-            Why::Outcome(branch) => asked.ended(branch, &mut made.entries),
-        };
-        let (outcome, detail) = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                for entry in &made.entries {
-                    store.spool().discard(&entry.body);
-                }
-                return Err(error);
-            }
-        };
-        made.verdicts.push(RuleVerdict {
-            rule: found.rule.name.clone(),
-            outcome: outcome.to_owned(),
-            detail,
-        });
-    }
-    Ok(made)
-}
-
-/// One rule asked about one event.
-struct Asked<'a> {
-    event: &'a Event,
-    rule: &'a Rule,
-    plan: &'a Plan,
-    store: &'a Store,
-    now: jiff::Timestamp,
-}
-
-impl Asked<'_> {
-    fn facts(&self) -> Value {
-        let zone = self.plan.settings.defaults.timezone.clone();
-        let surroundings = Surroundings {
-            host: self.plan.host.clone(),
-            now: self.now.to_zoned(zone),
-        };
-        facts::facts(self.event, self.rule, &surroundings)
-    }
-
-    /// A trigger of the rule met the event: condition, then work or mails.
-    fn triggered(&self, entries: &mut Vec<NewEntry>) -> io::Result<(&'static str, String)> {
-        let facts = self.facts();
-        let why = match self
-            .rule
-            .condition
-            .as_ref()
-            .map(|condition| condition.check(&facts))
-        {
-            None => String::new(),
-            Some(Ok(decision)) if decision.holds => decision.why,
-            Some(Ok(decision)) => return Ok(("condition_false", decision.why)),
-            Some(Err(error)) => {
-                let text = format!("the condition of rule `{}` failed: {error}", self.rule.name);
-                entries.push(self.unmade(Kind::Mail, "if", Reason::new(text.clone())));
-                return Ok(("failed", text));
-            }
-        };
-        if self.rule.work.is_empty() {
-            self.mails(&self.rule.mails, "mail", &facts, entries)?;
-        } else {
-            self.work(&self.rule.work, "work", true, &facts, entries);
-        }
-        Ok(("fired", why))
-    }
-
-    /// The rule's own work ended.
-    fn ended(&self, branch: Branch, entries: &mut Vec<NewEntry>) -> io::Result<(&'static str, String)> {
-        let (outcome, name): (&Outcome, _) = match branch {
-            Branch::Success => (&self.rule.on_success, "on_success"),
-            Branch::Failure => (&self.rule.on_failure, "on_failure"),
-            Branch::Recovery => (&self.rule.on_recovery, "on_recovery"),
-        };
-        let facts = self.facts();
-        // Mails first: they freeze what they attach before a move is even admitted.
-        self.mails(&outcome.mails, name, &facts, entries)?;
-        if !outcome.work.is_empty() {
-            self.work(&outcome.work, name, false, &facts, entries);
-        }
-        Ok(("fired", name.to_owned()))
-    }
-
-    /// Deterministic, and different for everything a rule asks for on one event.
-    fn key(&self, branch: &str, what: &str) -> String {
-        format!(
-            "{}/{}/{branch}/{what}",
-            self.event.happening.asked(),
-            self.rule.name
-        )
-    }
-
-    fn mails(
-        &self,
-        specs: &[email::MailSpec],
-        part: &str,
-        facts: &Value,
-        entries: &mut Vec<NewEntry>,
-    ) -> io::Result<()> {
-        let settings = &self.plan.settings;
-        let log = facts
-            .pointer("/job/log")
-            .and_then(Value::as_str)
-            .map(PathBuf::from);
-        for (number, spec) in specs.iter().enumerate() {
-            let mut entry = email::prepare(
-                spec,
-                &self.key(part, &format!("mail-{number}")),
-                &Composing {
-                    settings,
-                    templates: &self.plan.templates,
-                    spool: self.store.spool(),
-                    rule: &self.rule.name,
-                    event: Some(self.event.id),
-                    facts,
-                    file: self.event.happening.file.as_ref(),
-                    job_log: log.as_deref(),
-                    now: self.now,
-                    host: &self.plan.host,
-                },
-            )?;
-            if let Some(account) = settings.accounts.get(&spec.account) {
-                entry.lane = sender::lane(account, &spec.from.address);
-            }
-            entries.push(entry);
-        }
-        Ok(())
-    }
-
-    fn work(
-        &self,
-        specs: &[crate::action::StepSpec],
-        part: &str,
-        reports: bool,
-        facts: &Value,
-        entries: &mut Vec<NewEntry>,
-    ) {
-        let file = self.event.happening.file.clone();
-        let setup: &Path = &self.plan.settings.dir;
-        let steps = match work::prepare(specs, facts, file.as_ref(), setup) {
-            Ok(steps) => steps,
-            Err(error) => {
-                let text = format!(
-                    "the work of rule `{}` cannot be prepared: {error}",
-                    self.rule.name
-                );
-                entries.push(self.unmade(Kind::Work, part, Reason::new(text)));
-                return;
-            }
-        };
-        let work = Work {
-            job: self.rule.name.clone(),
-            steps,
-            facts: facts.as_object().cloned().unwrap_or_default(),
-            event: Some(self.event.id),
-            file,
-            reports,
-            overlap: self.rule.overlap,
-        };
-        let summary = json!({ "job": work.job, "steps": work::describe(&work.steps) });
-        match serde_json::to_vec(&work) {
-            Ok(effect) => entries.push(NewEntry {
-                key: self.key(part, "work"),
-                kind: Kind::Work,
-                rule: self.rule.name.clone(),
-                event: Some(self.event.id),
-                lane: if reports {
-                    self.rule.name.clone()
-                } else {
-                    format!("{} files", self.rule.name)
-                },
-                effect,
-                body: Body::None,
-                summary,
-                // Work is never repeated blindly; a lost job is reported as an outcome.
-                on_unknown: OnUnknown::Hold,
-                due: self.now,
-                held: None,
-                answers: Vec::new(),
-                of_case: None,
-            }),
-            Err(error) => {
-                entries.push(self.unmade(Kind::Work, part, Reason::new(error.to_string())));
-            }
-        }
-    }
-
-    /// An entry that could not be made: held with its reason. `outbox retry` dispatches the event
-    /// again, when the rule or template is mended.
-    fn unmade(&self, kind: Kind, part: &str, mut reason: Reason) -> NewEntry {
-        reason.steps = vec![
-            format!(
-                "Mend the rule ({}) and check it with `tidings check`.",
-                self.rule.place
-            ),
-            "Then say `tidings outbox retry` with this entry's number.".to_owned(),
-        ];
-        NewEntry {
-            key: self.key(part, kind.as_str()),
-            kind,
-            rule: self.rule.name.clone(),
-            event: Some(self.event.id),
-            lane: self.rule.name.clone(),
-            effect: Vec::new(),
-            body: Body::None,
-            summary: json!({ "problem": reason.text }),
-            on_unknown: OnUnknown::Hold,
-            due: self.now,
-            held: Some(reason),
-            answers: Vec::new(),
-            of_case: None,
-        }
-    }
 }
