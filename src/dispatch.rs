@@ -27,12 +27,15 @@ use crate::store::{Admission, Store, StoreError};
 use crate::template::Templates;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Events taken in one go.
 const BATCH: usize = 256;
+
+/// How long events may be prepared before those that are done are admitted.
+const LONG: Duration = Duration::from_secs(1);
 
 /// Longest time between two looks at the journal, should a wake-up be lost.
 const LOOK: Duration = Duration::from_millis(500);
@@ -61,7 +64,11 @@ impl Plan {
         let Some(file) = &event.happening.file else {
             return self.rules.find(event);
         };
-        if event.happening.kind != event::Kind::FileArrives || self.watches.iter().any(|(id, _)| id == source)
+        let of_watch = matches!(
+            event.happening.kind,
+            event::Kind::FileArrives | event::Kind::FileRemoved
+        );
+        if !of_watch || self.watches.iter().any(|(id, _)| id == source)
         {
             return self.rules.find(event);
         }
@@ -127,16 +134,25 @@ impl Dispatcher {
             if events.is_empty() {
                 return Ok(count);
             }
-            count += events.len();
             let plan = Arc::clone(&self.plan.borrow());
             let (store, now, pulse) = (self.store.clone(), self.clock.now(), self.pulse.clone());
             let prepared = tokio::task::spawn_blocking(move || {
+                let begun = Instant::now();
                 let each = events.iter().map(|event| {
                     // Large attachments take their time; each one done is progress.
                     pulse.tick();
-                    ask::admission(event, &plan, &store, now).map_err(|error| (event.id, error))
+                    let made = ask::admission(event, &plan, &store, now).map_err(|error| (event.id, error));
+                    (made, begun.elapsed())
                 });
-                each.collect::<Vec<_>>()
+                // Those that are done need not wait for large files among the rest.
+                let mut done = Vec::new();
+                for (made, passed) in each {
+                    done.push(made);
+                    if passed > LONG {
+                        break;
+                    }
+                }
+                done
             });
             // A panic in a template engine must not lose the batch: it stays pending, and is told.
             let prepared = match prepared.await {
@@ -147,6 +163,7 @@ impl Dispatcher {
                     continue;
                 }
             };
+            count += prepared.len();
             // What the spool could not take stays pending, and everything else goes its way.
             let (admissions, disk): (Vec<_>, Vec<_>) = prepared.into_iter().partition(Result::is_ok);
             let admissions: Vec<Admission> = admissions.into_iter().flatten().collect();

@@ -233,8 +233,9 @@ fn arrival(setup: &Setup, store: &Store, path: &Path, size: u64, mtime_ns: i64) 
                 answers.push(Answer::no(rule, why.to_owned()));
                 continue;
             }
-            let mut answer = one_rule(setup, store, rule, watch, wanted, reference);
-            if answer.fires && matches!(trigger, Trigger::FileChanges { .. }) {
+            let changed = matches!(trigger, Trigger::FileChanges { .. });
+            let mut answer = one_rule(setup, store, rule, watch, wanted, reference, changed);
+            if answer.fires && changed {
                 answer.why = format!("if it was known, and has another content now; {}", answer.why);
             }
             answers.push(answer);
@@ -250,17 +251,20 @@ fn one_rule(
     watch: &Watch,
     wanted: &Wanted,
     file: FileRef,
+    changed: bool,
 ) -> Answer {
     if let Some(why) = unwanted(wanted, &file) {
         return Answer::no(rule, why);
     }
+    let mut told = file.facts();
+    told["changed"] = json!(changed);
     let happening = NewEvent {
         key: "explain".to_owned(),
         kind: Kind::FileArrives,
         source: watch.id.clone(),
         subject: crate::event::shown(file.path().as_os_str()),
         time: Timestamp::now(),
-        facts: Map::from_iter([("file".to_owned(), file.facts())]),
+        facts: Map::from_iter([("file".to_owned(), told)]),
         file: Some(file),
         origin: None,
         case: None,

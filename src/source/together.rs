@@ -252,7 +252,9 @@ pub fn facts(complete: &Complete) -> Map<String, Value> {
     let files = complete.members.iter().map(|member| member.file.set_facts());
     let mut facts = Map::new();
     if let Some(first) = complete.members.first() {
-        facts.insert("file".to_owned(), first.file.facts());
+        let mut file = first.file.facts();
+        file["changed"] = json!(false);
+        facts.insert("file".to_owned(), file);
     }
     facts.insert("files".to_owned(), files.collect());
     facts.insert(

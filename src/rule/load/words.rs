@@ -94,6 +94,11 @@ impl Words {
                 .all(|(kind, _)| kind.has_file())
     }
 
+    /// Whether some event of the rule is about several files.
+    pub fn tells_of_sets(&self) -> bool {
+        self.each.iter().any(|(kind, _)| *kind == TriggerWord::FilesTogether)
+    }
+
     /// Whether some event of the rule tells of a file that is gone.
     pub fn tells_of_gone(&self) -> bool {
         self.each.iter().any(|(kind, _)| *kind == TriggerWord::FileRemoved)

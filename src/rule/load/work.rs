@@ -97,6 +97,12 @@ impl Loader<'_> {
             return None;
         }
         let text = self.text(at, &target.0, words)?;
+        if words.tells_of_sets() && !target.0.ends_with('/') {
+            self.complain(
+                at.error("several files cannot get one name")
+                    .hint("with `together` name a folder, with a slash at its end: done/"),
+            );
+        }
         if let Some(literal) = text.literal() {
             let path = self.checker.path(literal);
             if !literal.ends_with('/') && path.is_dir() {

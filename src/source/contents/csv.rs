@@ -1,6 +1,6 @@
 //! Rows and columns of a file of separated values, as far as a mail wants to speak of them. Pure.
 //!
-//! Fields are separated by what separates most in the first record: `,` `;` a tab or `|`. A field that begins with
+//! Fields are separated by what separates most in the first record: `;` a tab `|` or `,`. A field that begins with
 //! a quote ends at the next quote that is not doubled, whatever stands in between (RFC 4180). Empty lines are no
 //! records.
 
@@ -10,7 +10,8 @@ pub const COLUMNS: usize = 100;
 /// Longest name in it, characters.
 const NAME: usize = 1_000;
 
-const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// Where two are as frequent, the earlier: a comma stands in numbers and names too.
+const DELIMITERS: [u8; 4] = [b';', b'\t', b'|', b','];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -99,8 +100,10 @@ pub fn delimiter(head: &[u8]) -> u8 {
         state = state.after(byte, which.is_some());
     }
     let most = counts.iter().max().copied().unwrap_or_default();
-    let which = counts.iter().position(|count| *count == most).unwrap_or_default();
-    DELIMITERS[which]
+    match counts.iter().position(|count| *count == most) {
+        Some(which) if most > 0 => DELIMITERS[which],
+        _ => b',',
+    }
 }
 
 /// The fields of the first record.
