@@ -68,8 +68,7 @@ impl Plan {
             event.happening.kind,
             event::Kind::FileArrives | event::Kind::FileRemoved
         );
-        if !of_watch || self.watches.iter().any(|(id, _)| id == source)
-        {
+        if !of_watch || self.watches.iter().any(|(id, _)| id == source) {
             return self.rules.find(event);
         }
         let mut found: Vec<Match> = Vec::new();

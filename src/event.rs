@@ -133,7 +133,16 @@ impl FileRef {
 }
 
 /// What of a file's facts is not its name, place, size or time: it stays true when the file moves.
-const OF_CONTENT: [&str; 8] = ["changed", "sha256", "mime", "lines", "first_line", "csv", "text", "owner"];
+const OF_CONTENT: [&str; 8] = [
+    "changed",
+    "sha256",
+    "mime",
+    "lines",
+    "first_line",
+    "csv",
+    "text",
+    "owner",
+];
 
 impl FileRef {
     /// Puts the facts of the file as it is now into `facts`. What was learned of it before and does not depend on

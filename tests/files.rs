@@ -99,8 +99,7 @@ impl Place {
     }
 
     fn start(&self) -> Source {
-        let (source, handle) =
-            FileSource::new(vec![self.watch.clone()], self.store.clone(), Clock::system());
+        let (source, handle) = FileSource::new(vec![self.watch.clone()], self.store.clone(), Clock::system());
         let stop = CancellationToken::new();
         let task = tokio::spawn(source.run(stop.clone()));
         Source { stop, handle, task }
@@ -139,7 +138,14 @@ impl Place {
     /// Waits until the first look is over.
     async fn ready(&self) {
         let waiting = async {
-            while !self.store.watches().await.unwrap().iter().any(|watch| watch.baseline) {
+            while !self
+                .store
+                .watches()
+                .await
+                .unwrap()
+                .iter()
+                .any(|watch| watch.baseline)
+            {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -292,7 +298,10 @@ async fn a_set_that_lacks_files_is_a_trouble_until_they_come_or_those_there_go()
     place.put("b.pdf", "1");
     let troubles = place.told(Kind::Trouble, 2).await;
     let text = troubles[0].happening.facts["trouble"]["text"].as_str().unwrap();
-    assert!(text.contains("of the 2 files that belong together as `a` 1 did not come in time; there is: a.pdf"), "{text}");
+    assert!(
+        text.contains("of the 2 files that belong together as `a` 1 did not come in time; there is: a.pdf"),
+        "{text}"
+    );
     source.stop().await;
     let source = place.start();
     place.put("a.xml", "1");
@@ -320,7 +329,10 @@ async fn a_file_without_a_key_is_told_and_still_has_arrived() {
     place.put("README", "1");
     let troubles = place.told(Kind::Trouble, 1).await;
     let text = troubles[0].happening.facts["trouble"]["text"].as_str().unwrap();
-    assert!(text.ends_with("README belongs to no set: `by: {{file.extension}}` gives nothing for it"), "{text}");
+    assert!(
+        text.ends_with("README belongs to no set: `by: {{file.extension}}` gives nothing for it"),
+        "{text}"
+    );
     assert_eq!(place.events(Kind::FileArrives).await.len(), 1);
     place.put("a.csv", "1");
     assert!(place.told(Kind::Trouble, 2).await[1].recovers);
@@ -372,7 +384,8 @@ async fn what_we_moved_ourselves_is_not_told_as_gone_and_nothing_is_told_twice()
     let site = Site::new(RULES).await;
     let daemon = site.started().await;
     site.drop_file("drop/a.in", b"ours");
-    site.until("it is moved", || site.path("done/a.in").exists()).await;
+    site.until("it is moved", || site.path("done/a.in").exists())
+        .await;
     site.drop_file("drop/a.both", b"1");
     site.mails(1).await;
     site.drop_file("drop/a.both", b"22");
@@ -385,7 +398,10 @@ async fn what_we_moved_ourselves_is_not_told_as_gone_and_nothing_is_told_twice()
     site.mails(3).await;
     std::fs::remove_file(site.path("drop/b.txt")).unwrap();
     let mails = site.mails(4).await;
-    assert_eq!(sorted(&mails), ["both 1 false", "both 2 true", "changed a.txt", "gone b.txt 1"]);
+    assert_eq!(
+        sorted(&mails),
+        ["both 1 false", "both 2 true", "changed a.txt", "gone b.txt 1"]
+    );
     assert_eq!(daemon.stop(), Some(0));
 }
 
@@ -411,22 +427,45 @@ rules:
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stands_in_a_file_decides_and_is_told_and_hostile_content_stays_content() {
     let site = Site::new(FACTS).await;
-    site.write("templates/facts.txt.hbs", "{{#if file.owner}}{{file.text}}{{/if}}\n");
+    site.write(
+        "templates/facts.txt.hbs",
+        "{{#if file.owner}}{{file.text}}{{/if}}\n",
+    );
     let daemon = site.started().await;
-    site.drop_file("drop/a.csv", b"no;net\r\n1;\"2\r\nBcc: x@example.org\"\r\n3;4\x1b[31m\xff\r\n");
+    site.drop_file(
+        "drop/a.csv",
+        b"no;net\r\n1;\"2\r\nBcc: x@example.org\"\r\n3;4\x1b[31m\xff\r\n",
+    );
     site.drop_file("drop/b.csv", b"x\r\nBcc: y@example.org\r\n");
     site.drop_file("drop/c.job", b"abc");
     let mails = site.mails(3).await;
     let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    let expected = ["a.csv: 2 rows, 4 lines, text/csv".to_owned(), format!("drop {hash}"), "small x".to_owned()];
+    let expected = [
+        "a.csv: 2 rows, 4 lines, text/csv".to_owned(),
+        format!("drop {hash}"),
+        "small x".to_owned(),
+    ];
     assert_eq!(sorted(&mails), expected.each_ref().map(String::as_str));
     assert!(mails.iter().all(|mail| mail.to == ["ops@example.org"]));
-    let told = mails.iter().find(|mail| mail.subject.starts_with("a.csv")).unwrap();
+    let told = mails
+        .iter()
+        .find(|mail| mail.subject.starts_with("a.csv"))
+        .unwrap();
     assert!(told.text.contains("\u{fffd}"), "{:?}", told.text);
-    assert!(!told.bytes.contains(&0x1b), "no escape sequence leaves in the clear");
+    assert!(
+        !told.bytes.contains(&0x1b),
+        "no escape sequence leaves in the clear"
+    );
     let given: Value = serde_json::from_slice(&std::fs::read(site.path("facts.json")).unwrap()).unwrap();
-    assert_eq!(given["file"]["sha256"], hash, "what its mails ask for was read before the work");
-    assert_eq!(given["file"].get("text"), None, "what nobody asks for was not read");
+    assert_eq!(
+        given["file"]["sha256"], hash,
+        "what its mails ask for was read before the work"
+    );
+    assert_eq!(
+        given["file"].get("text"),
+        None,
+        "what nobody asks for was not read"
+    );
     assert_eq!(daemon.stop(), Some(0));
 }
 
@@ -437,7 +476,9 @@ async fn a_file_that_changed_before_it_was_read_holds_its_answer_with_the_reason
     std::fs::create_dir_all(site.path("state")).unwrap();
     // Recorded by a look that nobody answered yet: then the file is another one.
     {
-        let store = Store::open(&site.path("state/tidings.db"), Clock::system()).await.unwrap();
+        let store = Store::open(&site.path("state/tidings.db"), Clock::system())
+            .await
+            .unwrap();
         let setup = tidings::rule::load::setup(site.dir()).unwrap();
         let (mut source, _handle) = FileSource::new(setup.watches.clone(), store.clone(), Clock::system());
         source.look().await.unwrap();
@@ -450,7 +491,10 @@ async fn a_file_that_changed_before_it_was_read_holds_its_answer_with_the_reason
     assert!(!held.is_empty());
     for entry in &held {
         let reason = entry["reason"]["text"].as_str().unwrap();
-        assert!(reason.contains("a.csv cannot be read: it has changed since it settled: it had 15 bytes then"), "{reason}");
+        assert!(
+            reason.contains("a.csv cannot be read: it has changed since it settled: it had 15 bytes then"),
+            "{reason}"
+        );
     }
 }
 
@@ -475,19 +519,27 @@ async fn a_set_is_attached_whole_worked_on_and_moved_together() {
     site.drop_file("drop/7.pdf", b"%PDF-1.7");
     let mails = site.mails(1).await;
     assert_eq!(mails[0].subject, "7: 7.pdf 7.xml");
-    let attached: Vec<(&str, &[u8])> =
-        mails[0].attachments.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let attached: Vec<(&str, &[u8])> = mails[0]
+        .attachments
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+        .collect();
     assert_eq!(attached, [("7.pdf", b"%PDF-1.7".as_slice()), ("7.xml", b"<x/>")]);
     let given: Value = serde_json::from_slice(&std::fs::read(site.path("facts.json")).unwrap()).unwrap();
     assert_eq!(given["files"].as_array().unwrap().len(), 2);
-    site.until("both are moved", || site.path("done/7.xml").exists() && site.path("done/7.pdf").exists())
-        .await;
+    site.until("both are moved", || {
+        site.path("done/7.xml").exists() && site.path("done/7.pdf").exists()
+    })
+    .await;
     site.drop_file("drop/8.pdf", b"last");
     let known = || site.ok(&["events", "list", "--json"]).contains("8.pdf");
     site.until("8.pdf is known", known).await;
     std::fs::remove_file(site.path("drop/8.pdf")).unwrap();
     let mails = site.mails(2).await;
-    assert_eq!(mails[1].subject, "gone 8.pdf", "and of those we moved nothing is said");
+    assert_eq!(
+        mails[1].subject, "gone 8.pdf",
+        "and of those we moved nothing is said"
+    );
     assert_eq!(daemon.stop(), Some(0));
 }
 
@@ -510,11 +562,14 @@ async fn commands_never_run_on_the_same_file_at_once_and_on_others_they_do() {
     let site = Site::new(PARALLEL).await;
     let daemon = site.started().await;
     site.drop_file("drop/a.csv", b"1");
-    site.until("the first begins", || site.path("lock-a").exists()).await;
+    site.until("the first begins", || site.path("lock-a").exists())
+        .await;
     site.drop_file("drop/a.csv", b"22");
     site.drop_file("drop/b.csv", b"1");
-    site.until("another file does not wait", || site.path("lock-a").exists() && site.path("lock-b").exists())
-        .await;
+    site.until("another file does not wait", || {
+        site.path("lock-a").exists() && site.path("lock-b").exists()
+    })
+    .await;
     let mails = site.mails(6).await;
     let expected = [
         "done a.csv 1",

@@ -224,7 +224,9 @@ fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<()
     if rendered.is_empty() {
         return Ok(()); // `{{#if file}}{{file.path}}{{/if}}` without a file
     }
-    let one = files.iter().find(|file| rendered == shown(file.path().as_os_str()));
+    let one = files
+        .iter()
+        .find(|file| rendered == shown(file.path().as_os_str()));
     let open = match (one.or(with.file), text.literal()) {
         (Some(file), None) if one.is_some() => settled(file)?,
         (_, Some(_)) => {

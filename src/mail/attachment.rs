@@ -80,7 +80,10 @@ pub fn content_type(name: &str, first: &[u8]) -> String {
     let named = mime_guess::from_path(name).first_raw();
     let found = infer::get(first).map(|kind| kind.mime_type());
     // Many kinds of documents are archives inside; their name says which.
-    let archive = matches!(found, Some("application/zip" | "application/gzip" | "application/x-ole-storage"));
+    let archive = matches!(
+        found,
+        Some("application/zip" | "application/gzip" | "application/x-ole-storage")
+    );
     let kind = match (found, named) {
         (Some(_), Some(named)) if archive && named.starts_with("application/") => named,
         (Some(found), _) => found,

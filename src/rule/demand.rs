@@ -55,10 +55,18 @@ impl Learned {
             return Ok(());
         }
         let known = |name: &str| !facts["file"][name].is_null() || self.facts.contains_key(name);
-        let missing: BTreeSet<Part> = wish.0.iter().copied().filter(|part| !known(part.as_str())).collect();
+        let missing: BTreeSet<Part> = wish
+            .0
+            .iter()
+            .copied()
+            .filter(|part| !known(part.as_str()))
+            .collect();
         if !missing.is_empty() {
             let read = contents::read(file, &missing).map_err(|why| {
-                format!("{} cannot be read: {why}", crate::event::shown(file.path().as_os_str()))
+                format!(
+                    "{} cannot be read: {why}",
+                    crate::event::shown(file.path().as_os_str())
+                )
             })?;
             self.facts.extend(read);
         }

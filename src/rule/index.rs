@@ -216,7 +216,9 @@ impl Rules {
     fn candidates(&self, event: &Event) -> Vec<Bound> {
         let happening = &event.happening;
         match happening.kind {
-            Kind::FileArrives | Kind::FileRemoved => self.by_watch.get(&happening.source).cloned().unwrap_or_default(),
+            Kind::FileArrives | Kind::FileRemoved => {
+                self.by_watch.get(&happening.source).cloned().unwrap_or_default()
+            }
             Kind::Schedule => {
                 let Some(&rule) = self.by_name.get(&happening.source) else {
                     return Vec::new();
@@ -258,8 +260,12 @@ impl Rules {
                 came && set.is_none() && changed == Some(&true.into()) && wants(wanted)
             }
             Trigger::FileRemoved { wanted, .. } => !came && wants(wanted),
-            Trigger::FilesTogether { wanted, set: ours, .. } => {
-                let id = set.and_then(|set| set.get("id")).and_then(serde_json::Value::as_str);
+            Trigger::FilesTogether {
+                wanted, set: ours, ..
+            } => {
+                let id = set
+                    .and_then(|set| set.get("id"))
+                    .and_then(serde_json::Value::as_str);
                 // One that was recorded before the setup changed is asked about by what it is made of.
                 let known = id.is_some_and(|id| self.sets.contains(id));
                 came && set.is_some() && if known { id == Some(ours) } else { wants(wanted) }

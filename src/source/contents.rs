@@ -115,7 +115,11 @@ pub fn read(file: &FileRef, parts: &BTreeSet<Part>) -> Result<Map<String, Value>
     read_within(file, parts, LONGEST)
 }
 
-fn read_within(file: &FileRef, parts: &BTreeSet<Part>, longest: Duration) -> Result<Map<String, Value>, Unread> {
+fn read_within(
+    file: &FileRef,
+    parts: &BTreeSet<Part>,
+    longest: Duration,
+) -> Result<Map<String, Value>, Unread> {
     let root = Root::open(&file.root).map_err(Unread::Away)?;
     let mut handle = root.file(&file.relative).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => Unread::Gone,
@@ -235,7 +239,12 @@ impl<'a> Reading<'a> {
     }
 
     fn facts(self, file: &FileRef, head: &[u8], ended: bool, owner: u32) -> Map<String, Value> {
-        let text = || lossy(without_mark(&head[..head.len().min(TEXT)]), !ended || head.len() > TEXT);
+        let text = || {
+            lossy(
+                without_mark(&head[..head.len().min(TEXT)]),
+                !ended || head.len() > TEXT,
+            )
+        };
         let mut hash = self.hash;
         let mut facts = Map::new();
         for part in self.parts {
@@ -304,7 +313,11 @@ fn lossy(bytes: &[u8], cut: bool) -> String {
 
 fn first_line(text: &str) -> String {
     let line = text.split('\n').next().unwrap_or_default();
-    line.strip_suffix('\r').unwrap_or(line).chars().take(LINE).collect()
+    line.strip_suffix('\r')
+        .unwrap_or(line)
+        .chars()
+        .take(LINE)
+        .collect()
 }
 
 /// A user's name; the number where this machine's own list has none.

@@ -321,7 +321,11 @@ mod tests {
         assert_eq!(add(&mut sets, &three, "7.xml", 0), None);
         assert_eq!(add(&mut sets, &three, "8.pdf", 1), None);
         assert_eq!(add(&mut sets, &three, "7.pdf", 2), None);
-        assert_eq!(add(&mut sets, &three, "7.pdf", 3), None, "a newer version is no further file");
+        assert_eq!(
+            add(&mut sets, &three, "7.pdf", 3),
+            None,
+            "a newer version is no further file"
+        );
         let all = add(&mut sets, &three, "7.sig", 4).unwrap();
         assert_eq!(all, ["7.pdf", "7.sig", "7.xml"], "by name, however they came");
         assert_eq!(add(&mut sets, &three, "7.pdf", 5), None, "the next set begins");
@@ -354,7 +358,10 @@ mod tests {
         assert!(sets.is_empty());
         add(&mut sets, &two, "b.pdf", 0);
         let gone = |file: &FileRef| file.relative != Path::new("b.pdf");
-        assert_eq!(sets.add(&two, "b".to_owned(), member(b"b.xml", 1), at(5), &gone), None);
+        assert_eq!(
+            sets.add(&two, "b".to_owned(), member(b"b.xml", 1), at(5), &gone),
+            None
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::store::sqlite::writer::{Tx, Urgency};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, Removal, Removed, SeenFile, Store, StoreError,
-    WatchMemory,
+    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, Removal, Removed, SeenFile, Store,
+    StoreError, WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;

@@ -138,7 +138,10 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     rule.data = json!({ "team": "ap" });
     let mut brought = Map::new();
     brought.insert("rule".to_owned(), json!("forged"));
-    brought.insert("file".to_owned(), json!({ "name": "old.pdf", "changed": true, "lines": 3, "forged": 1 }));
+    brought.insert(
+        "file".to_owned(),
+        json!({ "name": "old.pdf", "changed": true, "lines": 3, "forged": 1 }),
+    );
     brought.insert(
         "job".to_owned(),
         serde_json::to_value(JobReport::default()).unwrap(),
@@ -165,7 +168,10 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     };
     let facts = facts(&event, &rule, &surroundings);
     assert_eq!(facts["file"]["name"], "b.pdf", "the file's present place");
-    assert_eq!(facts["file"]["lines"], 3, "what was read of it stays when it moves");
+    assert_eq!(
+        facts["file"]["lines"], 3,
+        "what was read of it stays when it moves"
+    );
     assert_eq!(facts["file"]["forged"], Value::Null);
     assert_eq!(facts["rule"]["name"], "invoices", "nobody speaks as the rule");
     assert_eq!(facts["job"]["recovered"], true);

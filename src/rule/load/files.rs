@@ -8,15 +8,12 @@ use crate::rule::Trigger;
 use crate::rule::facts::TriggerWord;
 use crate::rule::load::Loader;
 use crate::rule::load::words::Words;
-use crate::source::together::Together;
 use crate::source::Wanted;
+use crate::source::together::Together;
 use crate::template::Text;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Most files of a set.
-const MOST: u32 = 1_000;
 
 impl Loader<'_> {
     /// `file_arrives`
@@ -69,20 +66,6 @@ impl Loader<'_> {
     }
 
     fn together(&mut self, at: &At<'_>, raw: &more::Together, wanted: &Wanted) -> Option<Together> {
-        let mut fine = true;
-        if !(2..=MOST).contains(&raw.count) {
-            fine = false;
-            let hint = if raw.count < 2 {
-                "for single files leave `together` out".to_owned()
-            } else {
-                format!("at most {MOST}; for more, let one file say that all are there: `complete_when`")
-            };
-            self.complain(
-                at.key("count")
-                    .error(format!("{} files make no set", raw.count))
-                    .hint(hint),
-            );
-        }
         let within = match crate::config::quantity::time(&raw.within.0) {
             Ok(time) if time >= Duration::from_secs(1) => time,
             Ok(_) => {
@@ -100,15 +83,18 @@ impl Loader<'_> {
             }
         };
         let spot = at.key("by");
-        let by = self.of_file_alone(&spot, &raw.by.0, "what files have in common", "{{file.stem}}", &["size", "modified"])?;
+        let by = self.of_file_alone(
+            &spot,
+            &raw.by.0,
+            "what files have in common",
+            "{{file.stem}}",
+            &["size", "modified"],
+        )?;
         if by.literal().is_some() {
             self.complain(
                 spot.error("every file would be of the same set")
                     .hint("say what the names of one set have in common: \"{{file.stem}}\""),
             );
-            return None;
-        }
-        if !fine {
             return None;
         }
         let mut hash = blake3::Hasher::new();
@@ -119,7 +105,8 @@ impl Loader<'_> {
             by.source(),
             &format!("{} {}", raw.count, within.as_millis()),
         ] {
-            hash.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+            hash.update(&(part.len() as u64).to_le_bytes())
+                .update(part.as_bytes());
         }
         Some(Together {
             id: hash.finalize().to_hex().as_str()[..16].to_owned(),
@@ -160,7 +147,9 @@ impl Loader<'_> {
         for variable in text.variables() {
             let known = match variable.path.as_slice() {
                 [root] => root == "file",
-                [root, name, ..] => root == "file" && facts.get(name).is_some() && !never.contains(&name.as_str()),
+                [root, name, ..] => {
+                    root == "file" && facts.get(name).is_some() && !never.contains(&name.as_str())
+                }
                 [] => true,
             };
             if !known {

@@ -89,7 +89,8 @@ impl Loader<'_> {
             let text = self.text(&spot, &text.0, words);
             let of_file = |text: &Text| {
                 let said = text.variables();
-                said.iter().any(|said| !said.guarded && said.path.first().is_some_and(|root| root == "file"))
+                said.iter()
+                    .any(|said| !said.guarded && said.path.first().is_some_and(|root| root == "file"))
             };
             if words.tells_of_gone() && text.as_ref().is_some_and(of_file) {
                 self.complain(

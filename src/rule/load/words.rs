@@ -87,21 +87,21 @@ impl Words {
 
     /// Whether every event of the rule is about a file.
     pub fn has_file(&self) -> bool {
-        self.vague
-            || self
-                .each
-                .iter()
-                .all(|(kind, _)| kind.has_file())
+        self.vague || self.each.iter().all(|(kind, _)| kind.has_file())
     }
 
     /// Whether some event of the rule is about several files.
     pub fn tells_of_sets(&self) -> bool {
-        self.each.iter().any(|(kind, _)| *kind == TriggerWord::FilesTogether)
+        self.each
+            .iter()
+            .any(|(kind, _)| *kind == TriggerWord::FilesTogether)
     }
 
     /// Whether some event of the rule tells of a file that is gone.
     pub fn tells_of_gone(&self) -> bool {
-        self.each.iter().any(|(kind, _)| *kind == TriggerWord::FileRemoved)
+        self.each
+            .iter()
+            .any(|(kind, _)| *kind == TriggerWord::FileRemoved)
     }
 }
 

@@ -196,7 +196,10 @@ mod tests {
     #[test]
     fn the_header_is_the_first_record_with_its_quotes_taken_off() {
         assert_eq!(header("number;date;net\r\n1;2;3\r\n"), ["number", "date", "net"]);
-        assert_eq!(header("\"a, b\",\"say \"\"hi\"\"\",\"two\nlines\"\n"), ["a, b", "say \"hi\"", "two\nlines"]);
+        assert_eq!(
+            header("\"a, b\",\"say \"\"hi\"\"\",\"two\nlines\"\n"),
+            ["a, b", "say \"hi\"", "two\nlines"]
+        );
         assert_eq!(header(" a , b \n"), ["a", "b"]);
         assert_eq!(header("\r\n"), [""; 0]);
         assert_eq!(header(&"c,".repeat(5_000)).len(), COLUMNS);

@@ -55,7 +55,10 @@ fn everything_is_read_in_one_go_and_only_what_was_asked() {
     let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert_eq!(one(&abc, Part::Sha256), known);
     let empty = all(&place.file("empty.txt", b""));
-    assert_eq!((&empty["lines"], &empty["first_line"], &empty["text"]), (&json!(0), &json!(""), &json!("")));
+    assert_eq!(
+        (&empty["lines"], &empty["first_line"], &empty["text"]),
+        (&json!(0), &json!(""), &json!(""))
+    );
     assert_eq!(empty["csv"], json!({ "header": [], "rows": 0 }));
     assert!(empty["sha256"].as_str().unwrap().starts_with("e3b0c442"));
     assert_eq!(one(&place.file("a", b"one\ntwo"), Part::Lines), 2);
@@ -66,7 +69,10 @@ fn the_kind_is_what_stands_in_it_and_else_what_its_name_says() {
     let place = Place::new();
     let kind = |name: &str, content: &[u8]| one(&place.file(name, content), Part::Mime);
     assert_eq!(kind("scan.pdf", b"%PDF-1.7\n"), "application/pdf");
-    assert_eq!(kind("invoice.pdf", b"MZ\x90\0"), "application/vnd.microsoft.portable-executable");
+    assert_eq!(
+        kind("invoice.pdf", b"MZ\x90\0"),
+        "application/vnd.microsoft.portable-executable"
+    );
     assert_eq!(kind("photo", b"\xff\xd8\xff\xe0"), "image/jpeg");
     assert_eq!(kind("list.csv", b"a,b\n"), "text/csv");
     assert_eq!(kind("readme", b"hello\n"), "text/plain");
@@ -82,7 +88,11 @@ fn bytes_that_are_no_text_are_shown_lossily_and_never_fail() {
     let file = place.file("latin1.txt", b"caf\xe9;\x1b[31m\x00\r\nrest");
     let facts = all(&file);
     assert_eq!(facts["first_line"], "caf\u{fffd};\u{1b}[31m\u{0}");
-    assert_eq!(facts["csv"], json!({ "header": [], "rows": null }), "what has NUL bytes has no rows");
+    assert_eq!(
+        facts["csv"],
+        json!({ "header": [], "rows": null }),
+        "what has NUL bytes has no rows"
+    );
     for length in 0..=8 {
         let text = "ä€𝄞x".repeat(TEXT / 4);
         let cut = lossy(&text.as_bytes()[..TEXT - length], true);
@@ -138,7 +148,10 @@ fn a_long_line_and_a_bomb_are_what_they_are() {
     assert!(bomb.size < 100_000);
     let facts = all(&bomb);
     assert_eq!(facts["mime"], "application/gzip");
-    assert!(facts["text"].as_str().unwrap().len() < 300_000, "nothing was unpacked");
+    assert!(
+        facts["text"].as_str().unwrap().len() < 300_000,
+        "nothing was unpacked"
+    );
 }
 
 #[test]
@@ -164,7 +177,11 @@ fn only_the_version_that_settled_is_read_and_no_link_is_followed() {
         0,
     )
     .unwrap();
-    assert_eq!(read(&fifo, &parts), Err(Unread::Gone), "and nobody waits for its writer");
+    assert_eq!(
+        read(&fifo, &parts),
+        Err(Unread::Gone),
+        "and nobody waits for its writer"
+    );
     let outside = FileRef {
         relative: "../a.txt".into(),
         ..file.clone()

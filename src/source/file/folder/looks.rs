@@ -239,7 +239,11 @@ impl Folder {
         let rows: Vec<_> = batch.seen.iter().map(|row| row.arrivals).collect();
         match self.store.record(batch).await {
             Ok(recorded) => {
-                let fresh = recorded.iter().take(alone).filter(|recorded| recorded.fresh).count();
+                let fresh = recorded
+                    .iter()
+                    .take(alone)
+                    .filter(|recorded| recorded.fresh)
+                    .count();
                 self.arrivals += fresh as u64;
                 if fresh > 0 {
                     self.status.last_event = Some(now);

@@ -293,7 +293,11 @@ impl Folder {
     /// The next scan is near: something seems to be gone.
     pub(super) fn scan_soon(&mut self) {
         // A scan that takes long is not repeated for each file that goes.
-        let pause = self.last_scan.saturating_mul(10).max(SOON).min(self.watch.scan_every);
+        let pause = self
+            .last_scan
+            .saturating_mul(10)
+            .max(SOON)
+            .min(self.watch.scan_every);
         self.next_scan = self.next_scan.min(self.now() + pause);
     }
 

@@ -43,9 +43,8 @@ impl Folder {
             ..Put::default()
         };
         let arriving: BTreeSet<&PathBuf> = arrivals.iter().map(|(file, _)| &file.relative).collect();
-        let there = |file: &FileRef| {
-            arriving.contains(&file.relative) || lock(&self.memory).knows(&file.relative)
-        };
+        let there =
+            |file: &FileRef| arriving.contains(&file.relative) || lock(&self.memory).knows(&file.relative);
         let mut touched: BTreeSet<SetName> = BTreeSet::new();
         for (file, arrival) in arrivals {
             for spec in &self.watch.sets {
@@ -105,7 +104,13 @@ impl Folder {
 
     fn set_event(&self, complete: &Complete, now: Timestamp) -> NewEvent {
         let members: Vec<Arrival> = complete.members.iter().map(record::as_arrival).collect();
-        record::set_event(&self.watch, &members, together::facts(complete), &complete.name, now)
+        record::set_event(
+            &self.watch,
+            &members,
+            together::facts(complete),
+            &complete.name,
+            now,
+        )
     }
 
     fn set_mark(&self, name: &SetName, pending: Option<&Pending>) -> (String, Value) {
@@ -165,7 +170,9 @@ impl Folder {
     /// Tells of the sets whose time is over.
     pub(super) async fn tell_late_sets(&mut self) -> Result<(), StoreError> {
         for name in self.sets.overdue(self.clock.now()) {
-            let Some(pending) = self.sets.get(&name) else { continue };
+            let Some(pending) = self.sets.get(&name) else {
+                continue;
+            };
             let mut told = pending.clone();
             told.told = true;
             let case = NewCase {
@@ -175,7 +182,9 @@ impl Folder {
                 reason: self.late(&name, pending),
             };
             self.store.open_case(case).await?;
-            self.store.set_marks(vec![self.set_mark(&name, Some(&told))]).await?;
+            self.store
+                .set_marks(vec![self.set_mark(&name, Some(&told))])
+                .await?;
             self.sets.tell(&name);
         }
         Ok(())
@@ -189,7 +198,11 @@ impl Folder {
             .map(|member| plain(&shown(member.file.relative.as_os_str())))
             .collect();
         let more = pending.members.len().saturating_sub(LISTED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         let lack = pending.count.saturating_sub(pending.members.len());
         Reason {
             steps: vec![
@@ -247,7 +260,9 @@ impl Folder {
             };
             // One that was seen to be away while we were down.
             let memory = lock(&self.memory);
-            pending.members.retain(|_, member| memory.knows(&member.file.relative));
+            pending
+                .members
+                .retain(|_, member| memory.knows(&member.file.relative));
             drop(memory);
             if mine {
                 self.sets.put(name, pending);
@@ -256,7 +271,9 @@ impl Folder {
             }
         }
         for case in self.store.open_cases().await? {
-            let Some(rest) = case.key.strip_prefix(&ours) else { continue };
+            let Some(rest) = case.key.strip_prefix(&ours) else {
+                continue;
+            };
             if let Some(id) = rest.strip_suffix("#no-key") {
                 self.keyless.insert(id.to_owned());
             }
@@ -272,9 +289,16 @@ impl Folder {
             loose.push((together::mark(&self.watch.id, &name), pending));
         }
         let asked: BTreeSet<&String> = self.watch.sets.iter().map(|spec| &spec.id).collect();
-        let unasked: Vec<String> = self.keyless.iter().filter(|id| !asked.contains(id)).cloned().collect();
+        let unasked: Vec<String> = self
+            .keyless
+            .iter()
+            .filter(|id| !asked.contains(id))
+            .cloned()
+            .collect();
         for id in unasked {
-            self.store.close_case(&together::keyless(&self.watch.id, &id)).await?;
+            self.store
+                .close_case(&together::keyless(&self.watch.id, &id))
+                .await?;
             self.keyless.remove(&id);
         }
         if loose.is_empty() {
