@@ -2,9 +2,11 @@
 //!
 //! Theory of operation. The dispatcher asks the journal for events nobody dispatched yet, finds the
 //! rules each concerns, lets their actions prepare effects, and admits these together with what each
-//! rule decided, in the transaction that marks the event as dispatched. It owns no state between two
-//! events: killed anywhere, it begins again with the same events, and the outbox takes each key once.
-//! It is woken by the store's commits, and looks by itself now and then.
+//! rule decided, in the transaction that marks the event as dispatched. What a rule gathers before it
+//! tells lies in the store and falls due; before new events are asked about, what is due is told. Killed
+//! anywhere, it begins again with the same events, and the outbox takes each key once. All it has in memory
+//! is how many mails of each rule went in the last hour, and that is counted anew at the start.
+//! It is woken by the store's commits, by what falls due, and looks by itself now and then.
 //!
 //! ```text
 //!   journal --pending--> [ find rules > condition > prepare ] --admit--> outbox
@@ -12,23 +14,38 @@
 //!                                     +--> what each rule decided, and why (`explain`)
 //! ```
 //!
-//! `ask` puts one event to one rule, `compose` makes its entries.
+//! | file | is about |
+//! |---|---|
+//! | `ask` | one event put to one rule |
+//! | `compose` | entries |
+//! | `gathering` | throttle, group, quiet hours and fuse, before an event is told |
+//! | `due` | what was gathered, when its time has come |
+//! | `desk` | how things stand while that is decided |
 
 mod ask;
 mod compose;
+mod desk;
+mod due;
+mod gathering;
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;
+use crate::dispatch::ask::{Made, Unready};
+use crate::dispatch::desk::Desk;
 use crate::event::{self, Event, EventId};
 use crate::mail::header::one_line;
 use crate::pulse::Pulse;
+use crate::rule::facts::Surroundings;
+use crate::rule::fuse::Fuse;
 use crate::rule::index::{Match, Rules};
-use crate::store::{Admission, Store, StoreError};
+use crate::store::{Admission, GatherStep, Gathering, Store, StoreError};
 use crate::template::Templates;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Events taken in one go.
@@ -39,6 +56,15 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// Longest time between two looks at the journal, should a wake-up be lost.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Shortest wait between two rounds that nobody woke.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// How long what is due next is believed: another process may have made something due.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(500);
+
+/// When a digest is tried again whose composing failed as only a mistake of ours can.
+const AFTER_A_PANIC: SignedDuration = SignedDuration::from_mins(5);
 
 /// What the dispatcher works by; replaced whole at a reload.
 #[derive(Debug)]
@@ -56,6 +82,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What facts say beside an event.
+    fn surroundings(&self, now: Timestamp) -> Surroundings {
+        Surroundings {
+            host: self.host.clone(),
+            now: now.to_zoned(self.settings.defaults.timezone.clone()),
+        }
+    }
+
     /// The rules an event concerns. A file that was recorded under a watch which the setup no longer has, since
     /// it was changed meanwhile, is asked about under the watches of the same folder there are now: what was
     /// recorded is not lost by a reload or a restart.
@@ -92,6 +126,20 @@ pub struct Dispatcher {
     plan: watch::Receiver<Arc<Plan>>,
     clock: Clock,
     pulse: Pulse,
+    memory: Mutex<Memory>,
+}
+
+/// What is kept between two rounds; all of it can be had from the store again.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Mails of the last hour, by rule; `None`: not counted yet.
+    fuses: Option<HashMap<String, Fuse>>,
+    /// The plan under which what is gathered was last looked through.
+    plan: Option<Arc<Plan>>,
+    /// When something gathered is due next.
+    next: Option<Timestamp>,
+    /// When that was last asked; `None`: it may have changed.
+    asked: Option<Timestamp>,
 }
 
 impl Dispatcher {
@@ -102,6 +150,7 @@ impl Dispatcher {
             plan,
             clock,
             pulse,
+            memory: Mutex::default(),
         }
     }
 
@@ -111,7 +160,10 @@ impl Dispatcher {
         loop {
             self.pulse.tick();
             let pause = match self.drain().await {
-                Ok(_) => LOOK,
+                Ok(_) => match self.memory.lock().await.next {
+                    Some(next) => LOOK.min(self.clock.until(next)).max(SHORTEST),
+                    None => LOOK,
+                },
                 Err(error) => {
                     tracing::error!(%error, "cannot dispatch; trying again");
                     Duration::from_secs(5)
@@ -125,36 +177,40 @@ impl Dispatcher {
         }
     }
 
-    /// Dispatches until the journal has nothing pending. Tells how many events that were.
+    /// Dispatches until the journal has nothing pending and nothing that was gathered is due. Tells how many
+    /// events and gatherings that were.
     pub async fn drain(&self) -> Result<usize, StoreError> {
+        let mut memory = self.memory.lock().await;
         let mut count = 0;
         loop {
+            let plan = Arc::clone(&self.plan.borrow());
+            self.look_through(&mut memory, &plan).await?;
+            count += self.tell_due(&mut memory, &plan).await?;
             let events = self.store.pending_events(BATCH).await?;
             if events.is_empty() {
                 return Ok(count);
             }
-            let plan = Arc::clone(&self.plan.borrow());
-            let (store, now, pulse) = (self.store.clone(), self.clock.now(), self.pulse.clone());
+            let mut desk = self.desk(&mut memory, &plan).await?;
+            let pulse = self.pulse.clone();
             let prepared = tokio::task::spawn_blocking(move || {
                 let begun = Instant::now();
-                let each = events.iter().map(|event| {
+                let mut prepared = Vec::new();
+                for event in &events {
                     // Large attachments take their time; each one done is progress.
                     pulse.tick();
-                    let made = ask::admission(event, &plan, &store, now).map_err(|error| (event.id, error));
-                    (made, begun.elapsed())
-                });
-                // Those that are done need not wait for large files among the rest.
-                let mut done = Vec::new();
-                for (made, passed) in each {
-                    done.push(made);
-                    if passed > LONG {
+                    let made = ask::admission(event, &mut desk);
+                    let stop = matches!(made, Err(Unready::Store(_)));
+                    prepared.push(made.map_err(|error| (event.id, error)));
+                    // What is full is told before anything more joins it, and those that are done need not wait
+                    // for large files among the rest.
+                    if stop || desk.full || begun.elapsed() > LONG {
                         break;
                     }
                 }
-                done
+                (prepared, desk)
             });
             // A panic in a template engine must not lose the batch: it stays pending, and is told.
-            let prepared = match prepared.await {
+            let (prepared, mut desk) = match prepared.await {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     tracing::error!(%error, "preparing effects failed");
@@ -162,34 +218,204 @@ impl Dispatcher {
                     continue;
                 }
             };
-            count += prepared.len();
             // What the spool could not take stays pending, and everything else goes its way.
-            let (admissions, disk): (Vec<_>, Vec<_>) = prepared.into_iter().partition(Result::is_ok);
-            let admissions: Vec<Admission> = admissions.into_iter().flatten().collect();
-            for admission in &admissions {
-                tracing::debug!(
-                    event = admission.event.map(|event| event.0),
-                    entries = admission.entries.len(),
-                    "event dispatched"
+            let (made, failed): (Vec<_>, Vec<_>) = prepared.into_iter().partition(Result::is_ok);
+            count += made.len();
+            let admissions: Vec<Admission> = made
+                .into_iter()
+                .flatten()
+                .flat_map(Made::into_admissions)
+                .collect();
+            self.admit(&mut memory, &mut desk, admissions).await?;
+            memory.fuses = Some(desk.fuses);
+            if let Some((event, error)) = failed.into_iter().find_map(Result::err) {
+                tracing::error!(%event, "an event waits");
+                return Err(self.unready(error));
+            }
+        }
+    }
+
+    /// Admits a round's work, and tells the log what is held.
+    async fn admit(
+        &self,
+        memory: &mut Memory,
+        desk: &mut Desk,
+        admissions: Vec<Admission>,
+    ) -> Result<(), StoreError> {
+        for admission in &admissions {
+            tracing::debug!(
+                event = admission.event.map(|event| event.0),
+                entries = admission.entries.len(),
+                gathered = admission.gathers.len(),
+                "dispatched"
+            );
+        }
+        if admissions.iter().any(|admission| !admission.gathers.is_empty()) {
+            memory.asked = None;
+        }
+        let held: Vec<_> = admissions.iter().flat_map(held).collect();
+        let admitted = match self.store.admit(admissions).await {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                desk.undo_all();
+                memory.fuses = Some(std::mem::take(&mut desk.fuses));
+                return Err(error);
+            }
+        };
+        for (entry, held) in admitted.iter().flatten().zip(held) {
+            if let Some((event, rule, reason)) = held
+                && entry.fresh
+            {
+                tracing::warn!(entry = %entry.id, %event, rule, reason, "held, a person must mend something");
+            }
+        }
+        self.pulse.tick();
+        Ok(())
+    }
+
+    /// A desk with the fuses, which are counted first where they are not known.
+    async fn desk(&self, memory: &mut Memory, plan: &Arc<Plan>) -> Result<Desk, StoreError> {
+        let now = self.clock.now();
+        let fuses = match memory.fuses.take() {
+            Some(fuses) => fuses,
+            None => self.count_mails(now).await?,
+        };
+        Ok(Desk::new(self.store.clone(), Arc::clone(plan), now, fuses))
+    }
+
+    /// Mails of the last hour, from the store.
+    async fn count_mails(&self, now: Timestamp) -> Result<HashMap<String, Fuse>, StoreError> {
+        let mut fuses: HashMap<String, Fuse> = HashMap::new();
+        let since = now.saturating_sub(gathering::HOUR).unwrap_or(Timestamp::MIN);
+        for (rule, admitted, summary) in self.store.mails_since(since).await? {
+            if summary.get("held_by").is_none() {
+                fuses.entry(rule).or_default().add(admitted, 1);
+            }
+        }
+        for gathering in self.store.gatherings(None).await? {
+            if gathering.key.starts_with("fuse:") {
+                fuses.entry(gathering.rule).or_default().sum_until(gathering.due);
+            }
+        }
+        Ok(fuses)
+    }
+
+    /// At the start and after a reload: what was gathered by a rule that is gone, or for what it no longer says,
+    /// is due at once.
+    async fn look_through(&self, memory: &mut Memory, plan: &Arc<Plan>) -> Result<(), StoreError> {
+        if memory.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, plan)) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let mut admission = Admission::default();
+        for gathering in self.store.gatherings(None).await? {
+            if due::is_orphan(plan, &gathering.key, &gathering.rule)
+                && gathering.due.is_none_or(|due| due > now)
+            {
+                tracing::info!(
+                    rule = gathering.rule,
+                    key = gathering.key,
+                    "the setup no longer gathers this; it is told now"
                 );
+                let gathering = Gathering {
+                    due: Some(now),
+                    ..gathering
+                };
+                admission.gathers.push(GatherStep::Put(gathering, Vec::new()));
             }
-            let held: Vec<_> = admissions.iter().flat_map(held).collect();
-            let admitted = self.store.admit(admissions).await?;
-            for (entry, held) in admitted.iter().flatten().zip(held) {
-                if let Some((event, rule, reason)) = held
-                    && entry.fresh
-                {
-                    tracing::warn!(entry = %entry.id, %event, rule, reason, "held, a person must mend something");
+        }
+        if !admission.gathers.is_empty() {
+            self.store.admit(vec![admission]).await?;
+        }
+        memory.asked = None;
+        memory.plan = Some(Arc::clone(plan));
+        Ok(())
+    }
+
+    /// Tells what was gathered and is due. How many there were.
+    async fn tell_due(&self, memory: &mut Memory, plan: &Arc<Plan>) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let fresh = memory.asked.is_some_and(|asked| {
+            let since = now.duration_since(asked);
+            !since.is_negative() && since < LOOK_AGAIN
+        });
+        if !fresh {
+            memory.next = self.store.next_gathering().await?;
+            memory.asked = Some(now);
+        }
+        if memory.next.is_none_or(|next| next > now) {
+            return Ok(0);
+        }
+        let mut count = 0;
+        loop {
+            let mut due = self.store.due_gatherings(now, BATCH).await?;
+            due.retain(|gathering| due::is_ours(&gathering.key));
+            let Some(gathering) = due.into_iter().next() else {
+                break;
+            };
+            self.tell_one(memory, plan, gathering).await?;
+            count += 1;
+        }
+        memory.next = self.store.next_gathering().await?;
+        memory.asked = Some(now);
+        Ok(count)
+    }
+
+    async fn tell_one(
+        &self,
+        memory: &mut Memory,
+        plan: &Arc<Plan>,
+        gathering: Gathering,
+    ) -> Result<(), StoreError> {
+        let mut desk = self.desk(memory, plan).await?;
+        let again = Gathering {
+            due: desk.now.saturating_add(AFTER_A_PANIC).ok(),
+            ..gathering.clone()
+        };
+        let fallen = tokio::task::spawn_blocking(move || {
+            let fallen = due::fall(&gathering, &mut desk);
+            (fallen, desk)
+        });
+        let (fallen, mut desk) = match fallen.await {
+            Ok(fallen) => fallen,
+            Err(error) => {
+                tracing::error!(rule = again.rule, key = again.key, %error, "composing a digest failed");
+                let gathers = vec![GatherStep::Put(again, Vec::new())];
+                let admission = Admission {
+                    gathers,
+                    ..Admission::default()
+                };
+                return self.store.admit(vec![admission]).await.map(drop);
+            }
+        };
+        match fallen {
+            Ok(fallen) => {
+                // Before the end of what remembers it: a crash between the two closes it again.
+                if let Some(case) = &fallen.closes {
+                    self.store.close_case(case).await?;
                 }
+                let admissions = fallen.made.into_admissions().collect();
+                self.admit(memory, &mut desk, admissions).await?;
+                memory.fuses = Some(desk.fuses);
+                Ok(())
             }
-            self.pulse.tick();
-            if let Some((event, source)) = disk.into_iter().find_map(Result::err) {
-                tracing::error!(%event, error = %source, "no space for a mail; its event waits");
-                return Err(StoreError::File {
+            Err(error) => {
+                memory.fuses = Some(desk.fuses);
+                Err(self.unready(error))
+            }
+        }
+    }
+
+    fn unready(&self, error: Unready) -> StoreError {
+        match error {
+            Unready::Store(error) => error,
+            Unready::Disk(source) => {
+                tracing::error!(error = %source, "no space for a mail; what it tells waits");
+                StoreError::File {
                     what: "cannot write to",
                     path: self.store.path().with_file_name("spool"),
                     source: Arc::new(source),
-                });
+                }
             }
         }
     }

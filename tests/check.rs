@@ -1590,7 +1590,7 @@ accounts:
     7 |   folder: { smtp: { host: localhost, ca_file: ca.pem }, folder: out, signature: signatures/office }
       |                                                                                 ^^^^^^^^^^^^^^^^^
       |
-      = hint: write templates/signatures/office.html.hbs, or take one of file-arrived, job-failed, job-recovered, job-succeeded, plain, test-message, trouble
+      = hint: write templates/signatures/office.html.hbs, or take one of digest, file-arrived, job-failed, job-recovered, job-succeeded, plain, test-message, trouble
 
     warning: there are no rules, so nothing will ever happen
     --> rules

@@ -7,6 +7,7 @@
 pub mod files;
 pub mod rules;
 pub mod settings;
+pub mod telling;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};

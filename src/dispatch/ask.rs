@@ -1,60 +1,106 @@
 //! One rule asked about one event: its condition, then what it does and whom it tells.
 
 use crate::dispatch::Plan;
-use crate::entry::{Kind, NewEntry, Reason};
+use crate::dispatch::desk::Desk;
+use crate::dispatch::gathering::FIRED;
+use crate::entry::{Kind, Reason};
 use crate::event::Event;
+use crate::rule::Rule;
 use crate::rule::demand::{Learned, Wish};
-use crate::rule::facts::{self, Surroundings};
+use crate::rule::facts;
 use crate::rule::index::{Branch, Why};
-use crate::rule::{Outcome, Rule};
-use crate::store::{Admission, RuleVerdict, Store};
+use crate::store::{Admission, RuleVerdict, Store, StoreError};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::io;
+use std::sync::Arc;
+
+/// Why an event cannot be dispatched just now. It stays pending, and is asked about again.
+#[derive(Debug)]
+pub(super) enum Unready {
+    /// Our own disk could not take a mail.
+    Disk(io::Error),
+    /// The store could not be read.
+    Store(StoreError),
+}
+
+impl From<io::Error> for Unready {
+    fn from(error: io::Error) -> Unready {
+        Unready::Disk(error)
+    }
+}
+
+impl From<StoreError> for Unready {
+    fn from(error: StoreError) -> Unready {
+        Unready::Store(error)
+    }
+}
+
+/// What one event, or something gathered, leads to: all of it is admitted in one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// Entries, verdicts and what is gathered.
+    pub(super) main: Admission,
+    /// Entries that a case of their own stands for.
+    pub(super) apart: Vec<Admission>,
+}
+
+impl Made {
+    /// Gives up what was written for it.
+    pub(super) fn discard(&self, store: &Store) {
+        for admission in std::iter::once(&self.main).chain(&self.apart) {
+            for entry in &admission.entries {
+                store.spool().discard(&entry.body);
+            }
+        }
+    }
+
+    /// In the order in which they are admitted.
+    pub(super) fn into_admissions(self) -> impl Iterator<Item = Admission> {
+        std::iter::once(self.main).chain(self.apart)
+    }
+}
+
+/// What a rule said: one word, and why.
+pub(super) type Said = (&'static str, String);
 
 /// What one event leads to. Reads files it must attach; changes nothing.
 ///
-/// The error is our own disk's; what was written until then is given up.
-pub(super) fn admission(
-    event: &Event,
-    plan: &Plan,
-    store: &Store,
-    now: jiff::Timestamp,
-) -> io::Result<Admission> {
-    let mut made = Admission {
-        event: Some(event.id),
-        entries: Vec::new(),
-        verdicts: Vec::new(),
-        ..Admission::default()
-    };
+/// With an error, what was written until then is given up.
+pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready> {
+    let plan = Arc::clone(&desk.plan);
+    let store = desk.store.clone();
+    let mut made = Made::default();
+    made.main.event = Some(event.id);
+    desk.begin();
     let learned = RefCell::default();
     for found in plan.find(event) {
+        let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
         let asked = Asked {
             event,
             learned: &learned,
             rule: &found.rule,
-            plan,
-            store,
-            now,
+            plan: &plan,
+            store: &store,
+            now: desk.now,
+            nth: made.main.verdicts.iter().filter(same).count(),
         };
         let answer = match found.why {
-            Why::Trigger(_) => asked.triggered(&mut made.entries),
-            Why::Outcome(branch) => asked.ended(branch, &mut made.entries),
+            Why::Trigger(_) => asked.triggered(desk, &mut made),
+            Why::Outcome(branch) => asked.ended(branch, desk, &mut made),
         };
-        let (outcome, detail) = match answer {
-            Ok(answer) => answer,
+        match answer {
+            Ok((outcome, detail)) => made.main.verdicts.push(RuleVerdict {
+                rule: found.rule.name.clone(),
+                outcome: outcome.to_owned(),
+                detail,
+            }),
             Err(error) => {
-                for entry in &made.entries {
-                    store.spool().discard(&entry.body);
-                }
+                made.discard(&store);
+                desk.undo();
                 return Err(error);
             }
-        };
-        made.verdicts.push(RuleVerdict {
-            rule: found.rule.name.clone(),
-            outcome: outcome.to_owned(),
-            detail,
-        });
+        }
     }
     Ok(made)
 }
@@ -68,26 +114,18 @@ pub(super) struct Asked<'a> {
     pub(super) plan: &'a Plan,
     pub(super) store: &'a Store,
     pub(super) now: jiff::Timestamp,
+    /// How many answers of the same rule to the same event come before this one.
+    pub(super) nth: usize,
 }
 
 impl Asked<'_> {
     fn facts(&self) -> Value {
-        let zone = self.plan.settings.defaults.timezone.clone();
-        let surroundings = Surroundings {
-            host: self.plan.host.clone(),
-            now: self.now.to_zoned(zone),
-        };
-        facts::facts(self.event, self.rule, &surroundings)
+        facts::facts(self.event, self.rule, &self.plan.surroundings(self.now))
     }
 
     /// Completes the facts with what the rule must know of the file. Where that cannot be, the rule's answer is an
     /// entry that is held with the reason, and asked again when somebody retries it.
-    fn learn(
-        &self,
-        wish: &Wish,
-        facts: &mut Value,
-        entries: &mut Vec<NewEntry>,
-    ) -> Result<(), (&'static str, String)> {
+    fn learn(&self, wish: &Wish, facts: &mut Value, made: &mut Made) -> Result<(), Said> {
         let told = self.learned.borrow_mut().tell(&self.event.happening, wish, facts);
         told.map_err(|why| {
             let text = format!("rule `{}` asks what stands in the file: {why}", self.rule.name);
@@ -99,15 +137,15 @@ impl Asked<'_> {
                         .to_owned(),
                 ];
             }
-            entries.push(entry);
+            made.main.entries.push(entry);
             ("failed", text)
         })
     }
 
     /// A trigger of the rule met the event: condition, then work or mails.
-    fn triggered(&self, entries: &mut Vec<NewEntry>) -> io::Result<(&'static str, String)> {
+    fn triggered(&self, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
         let mut facts = self.facts();
-        if let Err(failed) = self.learn(&self.rule.asks.condition, &mut facts, entries) {
+        if let Err(failed) = self.learn(&self.rule.asks.condition, &mut facts, made) {
             return Ok(failed);
         }
         let why = match self
@@ -121,37 +159,34 @@ impl Asked<'_> {
             Some(Ok(decision)) => return Ok(("condition_false", decision.why)),
             Some(Err(error)) => {
                 let text = format!("the condition of rule `{}` failed: {error}", self.rule.name);
-                entries.push(self.unmade(Kind::Mail, "if", Reason::new(text.clone())));
+                let unmade = self.unmade(Kind::Mail, "if", Reason::new(text.clone()));
+                made.main.entries.push(unmade);
                 return Ok(("failed", text));
             }
         };
-        if let Err(failed) = self.learn(&self.rule.asks.texts, &mut facts, entries) {
+        if let Err(failed) = self.learn(&self.rule.asks.texts, &mut facts, made) {
             return Ok(failed);
         }
         if self.rule.work.is_empty() {
-            self.mails(&self.rule.mails, "mail", &facts, entries)?;
-        } else {
-            self.work(&self.rule.work, "work", true, &facts, entries);
+            let said = self.tell("mail", &self.rule.mails, facts, desk, made)?;
+            return Ok(said.unwrap_or((FIRED, why)));
         }
-        Ok(("fired", why))
+        self.work(&self.rule.work, "work", true, &facts, &mut made.main.entries);
+        Ok((FIRED, why))
     }
 
     /// The rule's own work ended.
-    fn ended(&self, branch: Branch, entries: &mut Vec<NewEntry>) -> io::Result<(&'static str, String)> {
-        let (outcome, name): (&Outcome, _) = match branch {
-            Branch::Success => (&self.rule.on_success, "on_success"),
-            Branch::Failure => (&self.rule.on_failure, "on_failure"),
-            Branch::Recovery => (&self.rule.on_recovery, "on_recovery"),
-        };
+    fn ended(&self, branch: Branch, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let (outcome, name) = (branch.of(self.rule), branch.as_str());
         let mut facts = self.facts();
-        if let Err(failed) = self.learn(&self.rule.asks.texts, &mut facts, entries) {
+        if let Err(failed) = self.learn(&self.rule.asks.texts, &mut facts, made) {
             return Ok(failed);
         }
         // Mails first: they freeze what they attach before a move is even admitted.
-        self.mails(&outcome.mails, name, &facts, entries)?;
+        let said = self.tell(name, &outcome.mails, facts.clone(), desk, made)?;
         if !outcome.work.is_empty() {
-            self.work(&outcome.work, name, false, &facts, entries);
+            self.work(&outcome.work, name, false, &facts, &mut made.main.entries);
         }
-        Ok(("fired", name.to_owned()))
+        Ok(said.unwrap_or_else(|| (FIRED, name.to_owned())))
     }
 }

@@ -1,14 +1,32 @@
 //! What a rule asks for, made into entries. A thing that cannot be made is an entry all the same, held with
 //! its reason.
 
-use crate::action::email::{self, Composing};
+use crate::action::email::{self, Composing, MailSpec};
 use crate::action::{StepSpec, Work, work};
+use crate::dispatch::Plan;
 use crate::dispatch::ask::Asked;
 use crate::entry::{Body, Kind, NewEntry, OnUnknown, Reason};
 use crate::sender;
 use serde_json::{Value, json};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// The log of the job that facts speak of.
+pub(super) fn job_log(facts: &Value) -> Option<PathBuf> {
+    facts
+        .pointer("/job/log")
+        .and_then(Value::as_str)
+        .map(PathBuf::from)
+}
+
+impl Plan {
+    /// Who waits for whom: mails of one account and sender.
+    pub(super) fn lane(&self, spec: &MailSpec, entry: &mut NewEntry) {
+        if let Some(account) = self.settings.accounts.get(&spec.account) {
+            entry.lane = sender::lane(account, &spec.from.address);
+        }
+    }
+}
 
 impl Asked<'_> {
     /// Deterministic, and different for everything a rule asks for on one event.
@@ -22,39 +40,35 @@ impl Asked<'_> {
 
     pub(super) fn mails(
         &self,
-        specs: &[email::MailSpec],
+        specs: &[MailSpec],
         part: &str,
         facts: &Value,
         entries: &mut Vec<NewEntry>,
     ) -> io::Result<()> {
-        let settings = &self.plan.settings;
-        let log = facts
-            .pointer("/job/log")
-            .and_then(Value::as_str)
-            .map(PathBuf::from);
         for (number, spec) in specs.iter().enumerate() {
-            let mut entry = email::prepare(
-                spec,
-                &self.key(part, &format!("mail-{number}")),
-                &Composing {
-                    settings,
-                    templates: &self.plan.templates,
-                    spool: self.store.spool(),
-                    rule: &self.rule.name,
-                    event: Some(self.event.id),
-                    facts,
-                    file: self.event.happening.file.as_ref(),
-                    job_log: log.as_deref(),
-                    now: self.now,
-                    host: &self.plan.host,
-                },
-            )?;
-            if let Some(account) = settings.accounts.get(&spec.account) {
-                entry.lane = sender::lane(account, &spec.from.address);
-            }
+            let key = self.key(part, &format!("mail-{number}"));
+            let mut entry = self.composing(facts, |with| email::prepare(spec, &key, with))?;
+            self.plan.lane(spec, &mut entry);
             entries.push(entry);
         }
         Ok(())
+    }
+
+    /// Lends what a mail about the event is composed with.
+    pub(super) fn composing<T>(&self, facts: &Value, work: impl FnOnce(&Composing<'_>) -> T) -> T {
+        let log = job_log(facts);
+        work(&Composing {
+            settings: &self.plan.settings,
+            templates: &self.plan.templates,
+            spool: self.store.spool(),
+            rule: &self.rule.name,
+            event: Some(self.event.id),
+            facts,
+            file: self.event.happening.file.as_ref(),
+            job_log: log.as_deref(),
+            now: self.now,
+            host: &self.plan.host,
+        })
     }
 
     pub(super) fn work(

@@ -8,11 +8,15 @@
 //! | `schedule` | `schedule` |
 //! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
 //! | `trouble` | `trouble` |
+//! | `group` | every mail of a rule with `group`: see [`gathered`] |
+//! | `throttle` | every mail of a rule with `throttle` |
 //!
 //! [`facts`] makes the values, [`Vocabulary`] says beforehand what there will be. Both come from the
 //! same places ([`FileRef::facts`], [`JobReport`]), so a fact that can be named is a fact that comes.
 //! A rule with several triggers may name what any of them brings; where the event at hand brings
 //! less, a template asks `{{#if file}}` and a condition `has(file.name)`.
+
+pub mod gathered;
 
 use crate::event::{Event, FileRef, Kind};
 use crate::rule::demand;
@@ -112,6 +116,8 @@ pub struct Vocabulary {
     branch: Option<Branch>,
     /// `None`: not given, and then anything below `data` passes.
     data: Option<Value>,
+    /// Whether the rule groups, and whether it throttles.
+    telling: (bool, bool),
     samples: Vec<Sample>,
 }
 
@@ -150,6 +156,7 @@ impl Vocabulary {
             triggers,
             branch,
             data: None,
+            telling: (false, false),
             samples: Vec::new(),
         };
         vocabulary.samples = vocabulary.make_samples();
@@ -159,6 +166,16 @@ impl Vocabulary {
     /// With the rule's own `data`, which is checked by its real keys from then on.
     pub fn with_data(mut self, data: Value) -> Vocabulary {
         self.data = Some(data);
+        self.samples = self.make_samples();
+        self
+    }
+
+    /// With what a rule that groups, or that throttles, may say in its mails besides.
+    pub fn with_telling(mut self, group: bool, throttle: bool) -> Vocabulary {
+        if self.telling == (group, throttle) {
+            return self;
+        }
+        self.telling = (group, throttle);
         self.samples = self.make_samples();
         self
     }
@@ -228,6 +245,12 @@ impl Vocabulary {
             return Unknown {
                 message,
                 hint: Some(hint),
+            };
+        }
+        if ["group", "throttle"].contains(&root) {
+            return Unknown {
+                message: format!("only the mails of a rule with `{root}:` bring `{root}`"),
+                hint: Some(format!("add `{root}:` to the rule")),
             };
         }
         let mut known: Vec<&str> = vec!["event", "rule", "host", "now", "data"];
@@ -310,6 +333,9 @@ impl Vocabulary {
                 facts["job"] = job;
                 samples.push(Sample { when, facts });
             }
+        }
+        for sample in &mut samples {
+            gathered::add_samples(&mut sample.facts, self.telling.0, self.telling.1);
         }
         samples
     }

@@ -345,6 +345,7 @@ pub(super) mod tests {
             on_failure: Outcome::default(),
             on_recovery: Outcome::default(),
             asks: crate::rule::demand::Asks::default(),
+            telling: crate::rule::gather::Telling::default(),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | [`files`] | which files, and which belong together |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
+//! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
@@ -18,6 +19,7 @@ pub mod circle;
 pub mod files;
 pub mod mail;
 pub mod sample;
+pub mod telling;
 pub mod trigger;
 pub mod words;
 pub mod work;
@@ -404,7 +406,7 @@ impl Loader<'_> {
             .filter_map(|(index, trigger)| self.trigger(&when.item(index), trigger))
             .collect();
         let kinds: Vec<_> = raw.when.0.iter().map(trigger::word).collect();
-        let data = Value::Object(raw.data.unwrap_or_default());
+        let data = Value::Object(raw.data.clone().unwrap_or_default());
         let words_of = |branch| Words::of(&kinds, branch, &data, damage.when);
         let words = words_of(None);
         let source = raw.condition.as_deref().filter(|_| !damage.when);
@@ -438,9 +440,12 @@ impl Loader<'_> {
         let mut mails = Vec::new();
         let mut on_success = Outcome::default();
         let success = words_of(Some(Branch::Success));
+        let first_news = if has_work { &success } else { &words };
+        let telling = self.telling(at, &raw, first_news);
+        let told = (raw.group.is_some(), raw.throttle.is_some());
         if let Some(written) = &raw.mail {
-            let words = if has_work { &success } else { &words };
-            let prepared = self.mails(&at.key("mail"), written, words, damaged);
+            let words = first_news.clone().with_telling(told.0, told.1);
+            let prepared = self.mails(&at.key("mail"), written, &words, damaged);
             if has_work && raw.on_success.is_some() {
                 self.complain(
                     at.name("mail")
@@ -467,7 +472,15 @@ impl Loader<'_> {
                         ),
                 );
             }
-            loader.outcome(&at.key(key), &name, written, &words_of(Some(branch)), damaged)
+            // That it is over is neither grouped nor throttled.
+            let told = if branch == Branch::Recovery {
+                (false, false)
+            } else {
+                told
+            };
+            let words = words_of(Some(branch));
+            let said = words.clone().with_telling(told.0, told.1);
+            loader.outcome(&at.key(key), &name, written, (&words, &said), damaged)
         };
         if let Some(written) = &raw.on_success {
             let made = outcome(self, "on_success", Some(written), Branch::Success);
@@ -505,6 +518,7 @@ impl Loader<'_> {
             on_failure,
             on_recovery,
             asks: std::mem::take(&mut self.asks),
+            telling,
         })
     }
 
@@ -513,7 +527,7 @@ impl Loader<'_> {
         at: &At<'_>,
         rule: &str,
         raw: &raw::Outcome,
-        words: &Words,
+        (words, said): (&Words, &Words),
         damaged: bool,
     ) -> Outcome {
         let steps = work::Written {
@@ -526,7 +540,7 @@ impl Loader<'_> {
         let mails = raw
             .mail
             .as_ref()
-            .map(|mails| self.mails(&at.key("mail"), mails, words, damaged))
+            .map(|mails| self.mails(&at.key("mail"), mails, said, damaged))
             .unwrap_or_default();
         Outcome { work, mails }
     }

@@ -4,20 +4,24 @@
 pub mod condition;
 pub mod demand;
 pub mod facts;
+pub mod fuse;
+pub mod gather;
 pub mod index;
 pub mod load;
+pub mod quiet;
 
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
 use crate::rule::demand::Asks;
+use crate::rule::gather::Telling;
 use crate::source::Wanted;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
 use serde_json::Value;
 
 /// One rule, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// Its name: unique in the setup.
     pub name: String,
@@ -45,6 +49,8 @@ pub struct Rule {
     pub on_recovery: Outcome,
     /// What it must know of a file beyond name and size, by where it says so.
     pub asks: Asks,
+    /// How its mails are gathered before they leave.
+    pub telling: Telling,
 }
 
 /// When.

@@ -65,7 +65,9 @@
 //!
 //! A mail that could not be composed is an entry without effect, held. Retrying it removes it and
 //! dispatches its event again, where the keys of its other entries are still taken: so purge lets the
-//! entries of an event go only all together, and none while its event waits for dispatch.
+//! entries of an event go only all together, and none while its event waits for dispatch. Where its rule
+//! keeps a gathering under the entry's own key (a digest, with all its events), that is due instead and the
+//! event is left alone; it is forgotten with the entry.
 //!
 //! # Cost
 //!
@@ -376,6 +378,9 @@ pub struct Admission {
     pub over: Vec<String>,
     /// What each rule said. Replaces the verdicts of an earlier dispatch of the same event.
     pub verdicts: Vec<RuleVerdict>,
+    /// The one case that stands for all entries of this admission that are held: it is opened, unless one is
+    /// open under its key, and they open none of their own.
+    pub case: Option<NewCase>,
 }
 
 /// What a rule gathers under a key until it is due: the events of a digest, a count, the steps of a case.

@@ -10,8 +10,8 @@ use crate::store::sqlite::writer::{Tx, Urgency};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, Removal, Removed, SeenFile, Store,
-    StoreError, WatchMemory,
+    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, Removal, Removed, RuleVerdict,
+    SeenFile, Store, StoreError, WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -116,7 +116,7 @@ impl Store {
             })
             .await?;
         }
-        self.write(move |tx| outbox::insert(tx, &entry, now)).await
+        self.write(move |tx| outbox::insert(tx, &entry, true, now)).await
     }
 
     // ---- the outbox ----
@@ -219,8 +219,8 @@ impl Store {
     }
 
     /// Makes an entry ready again, due now. One that could not be composed (its effect is empty) is
-    /// removed instead and its event is dispatched again; the entry returned is then as it was, not
-    /// `ready`.
+    /// removed instead and its event is dispatched again, or what is gathered under its key is due; the
+    /// entry returned is then as it was, not `ready`.
     pub async fn retry(&self, id: EntryId) -> Result<Entry, StoreError> {
         let now = self.now();
         self.write(move |tx| outbox::retry(tx, id, now)).await
@@ -230,6 +230,19 @@ impl Store {
     pub async fn cancel(&self, id: EntryId) -> Result<Entry, StoreError> {
         let now = self.now();
         self.write(move |tx| outbox::cancel(tx, id, now)).await
+    }
+
+    /// What each rule said of an event when it was last dispatched, in their order.
+    pub async fn verdicts(&self, event: EventId) -> Result<Vec<RuleVerdict>, StoreError> {
+        self.read(move |connection| lists::verdicts(connection, event.0))
+            .await
+    }
+
+    /// Mails admitted since then: their rule, when, and their summary; newest first. Costs what is younger
+    /// than `since`, not what there is.
+    pub async fn mails_since(&self, since: Timestamp) -> Result<Vec<(String, Timestamp, Value)>, StoreError> {
+        self.read(move |connection| lists::mails_since(connection, since))
+            .await
     }
 
     /// How many entries there are of each kind in each state.
@@ -335,7 +348,20 @@ impl Store {
     /// The events that belong to a gathering, oldest first, up to `limit`.
     pub async fn gathered(&self, rule: &str, key: &str, limit: usize) -> Result<Vec<Event>, StoreError> {
         let (rule, key) = (rule.to_owned(), key.to_owned());
-        self.read(move |connection| gatherings::events(connection, &rule, &key, limit))
+        self.read(move |connection| gatherings::events(connection, &rule, &key, EventId(0), limit))
+            .await
+    }
+
+    /// The same, only those recorded after `after`: the next page.
+    pub async fn gathered_after(
+        &self,
+        rule: &str,
+        key: &str,
+        after: EventId,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::events(connection, &rule, &key, after, limit))
             .await
     }
 

@@ -1,6 +1,7 @@
 //! `rules/*.yaml`, as written.
 
 use crate::config::raw::files::{CompleteWhen, FileRemoved, Together};
+use crate::config::raw::telling::{Group, QuietHours, Throttle};
 use crate::config::raw::{Glob, Many, Size, Template, Time};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -45,6 +46,12 @@ pub struct Rule {
     pub on_failure: Option<Outcome>,
     /// What follows when it ended well for the first time since a failure.
     pub on_recovery: Option<Outcome>,
+    /// Many events, one mail.
+    pub group: Option<Group>,
+    /// How many mails at most; what is more is counted and told with the next one.
+    pub throttle: Option<Throttle>,
+    /// When nobody is told; what happens then is told at the end, together.
+    pub quiet_hours: Option<QuietHours>,
 }
 
 /// What happens.
