@@ -203,6 +203,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
             on_unknown: OnUnknown::Resend,
             keep: Duration::from_secs(86_400),
         },
+        limits: None,
         state,
     }
 }

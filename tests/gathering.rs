@@ -137,11 +137,12 @@ impl House {
             mtime_ns: about.mtime() * 1_000_000_000 + about.mtime_nsec(),
         };
         let source = self.plan.borrow().watches.first().map(|(id, _)| id.clone());
+        let source = source.unwrap_or_default();
         let facts = json!({ "file": file.facts() });
         self.record(NewEvent {
-            key: format!("file:{name}:{}", self.files),
+            key: format!("file:{name}:{}:{source}", self.files),
             kind: event::Kind::FileArrives,
-            source: source.unwrap_or_default(),
+            source,
             subject: name.to_owned(),
             time: self.clock.now(),
             facts: facts.as_object().cloned().unwrap(),
@@ -669,6 +670,31 @@ async fn an_event_that_is_dispatched_again_is_not_told_twice() {
     assert_eq!((of("grouped"), of("throttled")), (2, 1));
     let throttle = house.store.gatherings(Some("throttled")).await.unwrap();
     assert_eq!(throttle[0].state["folded"]["count"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_two_watches_noticed_is_gathered_once() {
+    // In one round, and in two.
+    for at_once in [true, false] {
+        let mut house = House::new("2026-03-02T09:42:00Z", SCANS).await;
+        let id = house.comes("a/1.pdf").await;
+        if !at_once {
+            house.dispatcher.drain().await.unwrap();
+        }
+        let event = house.store.event(id).await.unwrap().unwrap().event.happening;
+        // As an older setup's watch of the same folder had it.
+        let arrival = event.asked().to_owned();
+        house
+            .record(NewEvent {
+                key: format!("{arrival}:older"),
+                source: "older".to_owned(),
+                ..event
+            })
+            .await;
+        house.dispatcher.drain().await.unwrap();
+        house.pass("5m").await;
+        assert_eq!(house.subjects().await, ["scans: 1 event, a"], "{at_once}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

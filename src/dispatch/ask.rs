@@ -90,11 +90,17 @@ pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready>
             Why::Outcome(branch) => asked.ended(branch, desk, &mut made),
         };
         match answer {
-            Ok((outcome, detail)) => made.main.verdicts.push(RuleVerdict {
-                rule: found.rule.name.clone(),
-                outcome: outcome.to_owned(),
-                detail,
-            }),
+            Ok((outcome, detail)) => {
+                let verdict = RuleVerdict {
+                    rule: found.rule.name.clone(),
+                    outcome: outcome.to_owned(),
+                    detail,
+                };
+                if !found.rule.telling.is_plain() {
+                    desk.note(event, asked.nth, &verdict);
+                }
+                made.main.verdicts.push(verdict);
+            }
             Err(error) => {
                 made.discard(&store);
                 desk.undo();

@@ -5,15 +5,18 @@
 //! admission that is given up takes its changes along ([`Desk::undo`]).
 
 use crate::dispatch::Plan;
-use crate::event::EventId;
+use crate::event::{Event, EventId, Kind};
 use crate::rule::fuse::Fuse;
-use crate::store::{GatherStep, Gathering, RuleVerdict, Store, StoreError};
+use crate::store::{EventFilter, GatherStep, Gathering, RuleVerdict, Store, StoreError};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Earlier arrivals of a file that are looked through for the same one, noticed by another watch.
+const TWINS: usize = 20;
 
 /// Rule and key of something gathered.
 type Place = (String, String);
@@ -26,6 +29,8 @@ pub(super) struct Desk {
     pub(super) now: Timestamp,
     /// For reading the store.
     runtime: tokio::runtime::Handle,
+    /// What rules that gather said in this round, by happening, rule and turn.
+    said: HashMap<(String, String, usize), RuleVerdict>,
     /// What this round has read or changed.
     standing: HashMap<Place, Option<Gathering>>,
     /// Mails of the last hour, by rule. Survives the round.
@@ -47,6 +52,7 @@ impl Desk {
             plan,
             now,
             runtime: tokio::runtime::Handle::current(),
+            said: HashMap::new(),
             standing: HashMap::new(),
             fuses,
             full: false,
@@ -167,13 +173,47 @@ impl Desk {
     }
 
     /// What the rule said of the event when it was dispatched before: the event was put back for some other
-    /// entry of it.
+    /// entry of it, or the same file was noticed by another watch before the setup changed.
     pub(super) fn earlier(
         &mut self,
-        event: EventId,
+        event: &Event,
         rule: &str,
         nth: usize,
     ) -> Result<Option<RuleVerdict>, StoreError> {
+        let now = (event.happening.asked().to_owned(), rule.to_owned(), nth);
+        if let Some(said) = self.said.get(&now) {
+            return Ok(Some(said.clone()));
+        }
+        if let Some(said) = self.said(event.id, rule, nth)? {
+            return Ok(Some(said));
+        }
+        if event.happening.kind != Kind::FileArrives || event.happening.file.is_none() {
+            return Ok(None);
+        }
+        let filter = EventFilter {
+            kind: Some(Kind::FileArrives),
+            file: event.happening.file.clone(),
+            before: Some(event.id),
+            limit: TWINS,
+            ..EventFilter::default()
+        };
+        for twin in self.runtime.block_on(self.store.events(filter))? {
+            if twin.happening.asked() == event.happening.asked()
+                && let Some(said) = self.said(twin.id, rule, nth)?
+            {
+                return Ok(Some(said));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes what a rule said of an event in this round.
+    pub(super) fn note(&mut self, event: &Event, nth: usize, said: &RuleVerdict) {
+        let now = (event.happening.asked().to_owned(), said.rule.clone(), nth);
+        self.said.insert(now, said.clone());
+    }
+
+    fn said(&self, event: EventId, rule: &str, nth: usize) -> Result<Option<RuleVerdict>, StoreError> {
         let verdicts = self.runtime.block_on(self.store.verdicts(event))?;
         let mut own = verdicts.into_iter().filter(|verdict| verdict.rule == rule);
         Ok(own.nth(nth))
@@ -185,7 +225,7 @@ impl Desk {
         gathering: &Gathering,
         after: EventId,
         limit: usize,
-    ) -> Result<Vec<crate::event::Event>, StoreError> {
+    ) -> Result<Vec<Event>, StoreError> {
         let read = self
             .store
             .gathered_after(&gathering.rule, &gathering.key, after, limit);

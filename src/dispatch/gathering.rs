@@ -166,7 +166,7 @@ impl Asked<'_> {
         desk: &mut Desk,
         made: &mut Made,
     ) -> Result<Option<Said>, Unready> {
-        let Some(before) = desk.earlier(self.event.id, &self.rule.name, self.nth)? else {
+        let Some(before) = desk.earlier(self.event, &self.rule.name, self.nth)? else {
             return Ok(None);
         };
         // Gathered then: it is in what is gathered, or in a digest that has gone or is held.
