@@ -24,7 +24,7 @@ use tidings::entry::{
 use tidings::event::{CaseStep, Does, Event, EventId, FileRef, Kind, NewEvent};
 use tidings::store::{
     Admission, Also, Batch, EntryFilter, EventFilter, GatherStep, Gathering, INLINE_LIMIT, NewCase, Recorded,
-    RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
+    Removal, Removed, RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
 };
 
 type Opening = Pin<Box<dyn Future<Output = Result<Store, StoreError>> + Send>>;
@@ -1757,11 +1757,20 @@ async fn a_file_that_is_gone_is_told_once_and_never_what_our_own_work_took_or_ma
         gone: vec![file("a")],
         ..Also::default()
     };
-    store.settle(leased.entry.id, leased.fence, done(), also).await.unwrap();
+    store
+        .settle(leased.entry.id, leased.fence, done(), also)
+        .await
+        .unwrap();
     assert_eq!(
         store.record_removed(both()).await.unwrap(),
         [Removed::Known, Removed::Known]
     );
-    let told: Vec<String> = store.pending_events(9).await.unwrap().into_iter().map(|e| e.happening.key).collect();
+    let told: Vec<String> = store
+        .pending_events(9)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|e| e.happening.key)
+        .collect();
     assert_eq!(told, ["removed:b"]);
 }
