@@ -10,7 +10,7 @@
 mod common;
 
 use common::{Site, json_lines};
-use globset::{GlobBuilder, GlobSet};
+use globset::GlobBuilder;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tidings::clock::Clock;
 use tidings::event::{Event, Kind, members};
 use tidings::source::file::{FileSource, Handle};
 use tidings::source::together::Together;
+use tidings::source::wanted::Ignore;
 use tidings::source::{Existing, Identity, Settle, Wanted, Watch};
 use tidings::store::{EventFilter, Store};
 use tidings::template::Text;
@@ -49,7 +50,7 @@ fn wanted(pattern: &str) -> Wanted {
     let glob = GlobBuilder::new(pattern).literal_separator(true).build().unwrap();
     Wanted {
         matching: glob.compile_matcher(),
-        ignore: GlobSet::empty(),
+        ignore: Ignore::default(),
         recursive: true,
         min_size: 0,
         max_size: None,

@@ -267,7 +267,8 @@ pub fn facts(complete: &Complete) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use globset::{Glob, GlobSet};
+    use crate::source::wanted::Ignore;
+    use globset::Glob;
     use std::path::PathBuf;
 
     fn spec(count: usize) -> Together {
@@ -275,7 +276,7 @@ mod tests {
             id: format!("id{count}"),
             wanted: Wanted {
                 matching: Glob::new("*").unwrap().compile_matcher(),
-                ignore: GlobSet::empty(),
+                ignore: Ignore::default(),
                 recursive: false,
                 min_size: 0,
                 max_size: None,
