@@ -21,17 +21,25 @@
 //! | `gathering` | throttle, group, quiet hours and fuse, before an event is told |
 //! | `due` | what was gathered, when its time has come |
 //! | `desk` | how things stand while that is decided |
+//! | `ladder` | cases a rule told of: reminders, rungs, and that they are over |
+//! | `pause`, `go_on` | rules that are paused, and what they kept when they go on |
 
 mod ask;
 mod compose;
 mod desk;
 mod due;
 mod gathering;
+mod go_on;
+mod ladder;
+pub mod pause;
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::dispatch::ask::{Made, Unready};
 use crate::dispatch::desk::Desk;
+use crate::dispatch::due::Fallen;
+use crate::dispatch::ladder::Known;
+use crate::dispatch::pause::Board;
 use crate::event::{self, Event, EventId};
 use crate::mail::header::one_line;
 use crate::pulse::Pulse;
@@ -184,13 +192,28 @@ impl Dispatcher {
         let mut count = 0;
         loop {
             let plan = Arc::clone(&self.plan.borrow());
-            self.look_through(&mut memory, &plan).await?;
-            count += self.tell_due(&mut memory, &plan).await?;
-            let events = self.store.pending_events(BATCH).await?;
+            let mut board = Board::read(&self.store, self.clock.now()).await?;
+            self.go_on(&mut memory, &plan, &board).await?;
+            self.look_through(&mut memory, &plan, &board).await?;
+            count += self.tell_due(&mut memory, &plan, &mut board).await?;
+            let mut events = self.store.pending_events(BATCH).await?;
             if events.is_empty() {
                 return Ok(count);
             }
+            // What depends on how a case stands is asked alone, after all that came before it.
+            if let Some(first) = events.iter().position(|event| ladder::concerns(&plan, event)) {
+                events.truncate(first.max(1));
+            }
             let mut desk = self.desk(&mut memory, &plan).await?;
+            if let [event] = events.as_slice() {
+                for found in plan.find(event) {
+                    if let Some(known) = Known::read(&self.store, &found.rule, event, desk.now).await? {
+                        desk.known.insert(found.rule.name.clone(), known);
+                    }
+                }
+            }
+            // Read after the events: what was recorded after a rule was paused finds it paused.
+            desk.board = Board::read(&self.store, desk.now).await?;
             let pulse = self.pulse.clone();
             let prepared = tokio::task::spawn_blocking(move || {
                 let begun = Instant::now();
@@ -302,13 +325,21 @@ impl Dispatcher {
 
     /// At the start and after a reload: what was gathered by a rule that is gone, or for what it no longer says,
     /// is due at once.
-    async fn look_through(&self, memory: &mut Memory, plan: &Arc<Plan>) -> Result<(), StoreError> {
+    async fn look_through(
+        &self,
+        memory: &mut Memory,
+        plan: &Arc<Plan>,
+        board: &Board,
+    ) -> Result<(), StoreError> {
         if memory.plan.as_ref().is_some_and(|known| Arc::ptr_eq(known, plan)) {
             return Ok(());
         }
         let now = self.clock.now();
         let mut admission = Admission::default();
         for gathering in self.store.gatherings(None).await? {
+            if let Some(step) = ladder::retimed(plan, &gathering, board, now) {
+                admission.gathers.push(step);
+            }
             if due::is_orphan(plan, &gathering.key, &gathering.rule)
                 && gathering.due.is_none_or(|due| due > now)
             {
@@ -333,7 +364,12 @@ impl Dispatcher {
     }
 
     /// Tells what was gathered and is due. How many there were.
-    async fn tell_due(&self, memory: &mut Memory, plan: &Arc<Plan>) -> Result<usize, StoreError> {
+    async fn tell_due(
+        &self,
+        memory: &mut Memory,
+        plan: &Arc<Plan>,
+        board: &mut Board,
+    ) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let fresh = memory.asked.is_some_and(|asked| {
             let since = now.duration_since(asked);
@@ -349,10 +385,18 @@ impl Dispatcher {
         let mut count = 0;
         loop {
             let mut due = self.store.due_gatherings(now, BATCH).await?;
-            due.retain(|gathering| due::is_ours(&gathering.key));
+            due.retain(|gathering| due::is_ours(&gathering.key) || ladder::is_ours(gathering));
             let Some(gathering) = due.into_iter().next() else {
                 break;
             };
+            if let Some(gathers) = board.stop(&gathering) {
+                let admission = Admission {
+                    gathers,
+                    ..Admission::default()
+                };
+                self.store.admit(vec![admission]).await?;
+                continue;
+            }
             self.tell_one(memory, plan, gathering).await?;
             count += 1;
         }
@@ -372,8 +416,12 @@ impl Dispatcher {
             due: desk.now.saturating_add(AFTER_A_PANIC).ok(),
             ..gathering.clone()
         };
+        let ladder = ladder::Due::read(&self.store, &gathering, desk.now).await?;
         let fallen = tokio::task::spawn_blocking(move || {
-            let fallen = due::fall(&gathering, &mut desk);
+            let fallen = match ladder {
+                Some(ladder) => ladder.settle(&mut desk).map(|made| Fallen { made, closes: None }),
+                None => due::fall(&gathering, &mut desk),
+            };
             (fallen, desk)
         });
         let (fallen, mut desk) = match fallen.await {

@@ -110,6 +110,18 @@ pub struct Composing<'a> {
     pub host: &'a str,
 }
 
+/// What stands before the subject of a mail that tells of a case again, so that it is not taken for the first one.
+/// A rung with a subject of its own needs none.
+fn mark(spec: &MailSpec, facts: &Value) -> String {
+    let number = |path: &str| facts.pointer(path).and_then(Value::as_u64).unwrap_or_default();
+    match (number("/case/reminder"), number("/case/escalation")) {
+        (0, 0) => String::new(),
+        (0, _) if spec.subject.is_some() => String::new(),
+        (0, rung) => format!("Escalation {rung}: "),
+        (reminder, _) => format!("Reminder {reminder}: "),
+    }
+}
+
 /// One event of several that a mail tells.
 #[derive(Clone, Debug)]
 pub struct Member<'a> {
@@ -229,11 +241,12 @@ fn compose(
     entry.summary["cc"] = names(&cc).into();
     entry.summary["bcc"] = names(&bcc).into();
 
-    let subject = spec
-        .subject
-        .as_ref()
-        .map(|text| rendered("subject", text, with))
-        .transpose()?;
+    let mark = mark(spec, with.facts);
+    let subject = match &spec.subject {
+        Some(text) if text.counts() => Some(rendered("subject", text, with)?),
+        Some(text) => Some(format!("{mark}{}", rendered("subject", text, with)?)),
+        None => None,
+    };
     if let Some(subject) = &subject {
         entry.summary["subject"] = one_line(subject, MAX_SUBJECT).into();
     }
@@ -247,6 +260,7 @@ fn compose(
             RenderOptions {
                 signature: account.signature.as_deref(),
                 subject: subject.as_deref(),
+                mark: Some(&mark),
                 attachments: &attached,
                 omitted: &omitted,
                 zone: Some(&with.settings.defaults.timezone),

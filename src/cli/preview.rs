@@ -153,26 +153,54 @@ fn tempdir(what: &str) -> std::io::Result<PathBuf> {
     Err(std::io::ErrorKind::AlreadyExists.into())
 }
 
-/// Where a rule's mails stand: a name to show, the branch, the mails.
-fn places(rule: &Rule) -> Vec<(&'static str, Option<Branch>, &[MailSpec])> {
-    vec![
-        ("mail", None, rule.mails.as_slice()),
-        (
-            "on_success",
-            Some(Branch::Success),
-            rule.on_success.mails.as_slice(),
-        ),
-        (
-            "on_failure",
-            Some(Branch::Failure),
-            rule.on_failure.mails.as_slice(),
-        ),
-        (
-            "on_recovery",
-            Some(Branch::Recovery),
-            rule.on_recovery.mails.as_slice(),
-        ),
-    ]
+/// One place in a rule where mails stand.
+struct Place<'a> {
+    /// A name to show.
+    name: String,
+    /// The outcome of work it belongs to.
+    branch: Option<Branch>,
+    /// What it says of a case that is open: number of the reminder and of the rung.
+    case: (u32, usize),
+    /// It tells that a case is over.
+    over: bool,
+    mails: &'a [MailSpec],
+}
+
+/// Where a rule's mails stand.
+fn places(rule: &Rule) -> Vec<Place<'_>> {
+    let place = |name: &str, branch, mails| Place {
+        name: name.to_owned(),
+        branch,
+        case: (0, 0),
+        over: false,
+        mails,
+    };
+    let mut all = vec![place("mail", None, rule.mails.as_slice())];
+    if rule.ladder.remind.is_some() {
+        all.push(Place {
+            case: (1, 0),
+            ..place("remind", None, rule.mails.as_slice())
+        });
+    }
+    for (number, rung) in (1..).zip(&rule.ladder.escalate) {
+        all.push(Place {
+            case: (0, number),
+            ..place(&format!("escalate-{number}"), None, rung.mails.as_slice())
+        });
+    }
+    for branch in [Branch::Success, Branch::Failure, Branch::Recovery] {
+        // Without work, what is over is a case, and the facts are those of the trigger.
+        let over = branch == Branch::Recovery && rule.work.is_empty();
+        all.push(Place {
+            over,
+            ..place(
+                branch.as_str(),
+                (!over).then_some(branch),
+                branch.of(rule).mails.as_slice(),
+            )
+        });
+    }
+    all
 }
 
 /// One mail to be shown.
@@ -194,8 +222,9 @@ fn wanted<'a>(
     branch: Option<&str>,
 ) -> Vec<Preview<'a>> {
     let mut all = Vec::new();
-    for (place, outcome, mails) in places(rule) {
-        if branch.is_some_and(|branch| branch != place) {
+    for place in places(rule) {
+        let outcome = place.branch;
+        if branch.is_some_and(|branch| branch != place.name) {
             continue;
         }
         let ways: Vec<(String, Value, Option<&FileRef>)> = match given {
@@ -210,10 +239,14 @@ fn wanted<'a>(
                 let when = format!("event {}: {}", event.id, event.happening.subject);
                 vec![(when, facts, event.happening.file.as_ref())]
             }
-            other => samples(rule, outcome)
+            other => samples(rule, outcome, place.over)
                 .into_iter()
                 .map(|(when, mut sample)| {
                     own(&mut sample, rule, outcome);
+                    if sample.get("case").is_some() {
+                        sample["case"]["reminder"] = json!(place.case.0);
+                        sample["case"]["escalation"] = json!(place.case.1);
+                    }
                     if let (Value::Object(sample), Some(Given::Facts(Value::Object(given)))) =
                         (&mut sample, other)
                     {
@@ -228,13 +261,13 @@ fn wanted<'a>(
             .into_iter()
             .take(if given.is_some() { 1 } else { usize::MAX });
         for (way, (when, facts, file)) in ways.enumerate() {
-            for (number, spec) in mails.iter().enumerate() {
+            for (number, spec) in place.mails.iter().enumerate() {
                 let way = match way {
                     0 => String::new(),
                     more => format!("-{}", more + 1),
                 };
                 all.push(Preview {
-                    name: format!("{}-{place}-{}{way}", rule.name, number + 1),
+                    name: format!("{}-{}-{}{way}", rule.name, place.name, number + 1),
                     when: when.clone(),
                     spec,
                     facts: facts.clone(),
@@ -249,9 +282,9 @@ fn wanted<'a>(
 fn previews(setup: &Setup, rule: &Rule, given: Option<&Given>, store: &Store, args: &Args) -> Exit {
     let branch = args.branch.as_deref();
     if let Some(branch) = branch
-        && places(rule).iter().all(|(place, ..)| *place != branch)
+        && places(rule).iter().all(|place| place.name != branch)
     {
-        let known: Vec<_> = places(rule).iter().map(|(place, ..)| *place).collect();
+        let known: Vec<_> = places(rule).into_iter().map(|place| place.name).collect();
         tell(format_args!(
             "error: there is no branch `{}`; there are {}",
             show::clean(branch),
@@ -277,13 +310,15 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Given>, store: &Store, ar
 
 /// The facts of each way to get to a mail, and what that way is. Of the ways a job can end, those that start the
 /// rule.
-fn samples(rule: &Rule, branch: Option<Branch>) -> Vec<(&'static str, Value)> {
+fn samples(rule: &Rule, branch: Option<Branch>, over: bool) -> Vec<(&'static str, Value)> {
     let vocabulary = facts::vocabulary(rule, branch);
     let ends = |ok: bool, signal: bool| {
         branch.is_some()
             || rule.triggers.iter().any(|trigger| match trigger {
                 Trigger::JobFinishes(_) => !signal,
                 Trigger::JobSucceeds(_) | Trigger::JobRecovers(_) => ok,
+                // What is over then is that it fails.
+                Trigger::JobFails(_) if over => ok,
                 Trigger::JobFails(_) => !ok && !signal,
                 _ => false,
             })
@@ -308,12 +343,10 @@ fn samples(rule: &Rule, branch: Option<Branch>) -> Vec<(&'static str, Value)> {
             .map(|sample| (sample.when, sample.facts.clone()))
             .collect();
     }
-    let only_good = branch.is_none()
-        && rule
-            .triggers
-            .iter()
-            .all(|each| matches!(each, Trigger::JobRecovers(_)));
-    if only_good {
+    let recovers = |each: &Trigger| {
+        matches!(each, Trigger::JobRecovers(_)) || over && matches!(each, Trigger::JobFails(_))
+    };
+    if branch.is_none() && rule.triggers.iter().all(recovers) {
         for (_, sample) in &mut samples {
             sample["job"]["recovered"] = json!(true);
         }

@@ -5,6 +5,7 @@
 //! for `check` and `rule::load`, which know the place to complain about.
 
 pub mod files;
+pub mod ladder;
 pub mod rules;
 pub mod settings;
 pub mod telling;

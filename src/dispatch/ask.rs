@@ -7,8 +7,8 @@ use crate::entry::{Kind, Reason};
 use crate::event::Event;
 use crate::rule::Rule;
 use crate::rule::demand::{Learned, Wish};
-use crate::rule::facts;
-use crate::rule::index::{Branch, Why};
+use crate::rule::facts::{self, case_key};
+use crate::rule::index::{Branch, Match, Why};
 use crate::store::{Admission, RuleVerdict, Store, StoreError};
 use serde_json::Value;
 use std::cell::RefCell;
@@ -61,6 +61,13 @@ impl Made {
     }
 }
 
+/// The condition did not hold.
+const CONDITION_FALSE: &str = "condition_false";
+/// The condition, or what tells events apart, could not be evaluated.
+pub(super) const FAILED: &str = "failed";
+/// The rule is paused.
+pub(super) const PAUSED: &str = "paused";
+
 /// What a rule said: one word, and why.
 pub(super) type Said = (&'static str, String);
 
@@ -68,13 +75,22 @@ pub(super) type Said = (&'static str, String);
 ///
 /// With an error, what was written until then is given up.
 pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready> {
+    put(event, desk, |_| true)
+}
+
+/// The same for one rule alone, which was paused when it was asked first.
+pub(super) fn again(event: &Event, rule: &str, desk: &mut Desk) -> Result<Made, Unready> {
+    put(event, desk, |found| found.rule.name == rule)
+}
+
+fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<Made, Unready> {
     let plan = Arc::clone(&desk.plan);
     let store = desk.store.clone();
     let mut made = Made::default();
     made.main.event = Some(event.id);
     desk.begin();
     let learned = RefCell::default();
-    for found in plan.find(event) {
+    for found in plan.find(event).into_iter().filter(asks) {
         let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
         let asked = Asked {
             event,
@@ -85,11 +101,7 @@ pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready>
             now: desk.now,
             nth: made.main.verdicts.iter().filter(same).count(),
         };
-        let answer = match found.why {
-            Why::Trigger(_) => asked.triggered(desk, &mut made),
-            Why::Outcome(branch) => asked.ended(branch, desk, &mut made),
-        };
-        match answer {
+        match asked.answer(found.why, desk, &mut made) {
             Ok((outcome, detail)) => {
                 let verdict = RuleVerdict {
                     rule: found.rule.name.clone(),
@@ -125,7 +137,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn facts(&self) -> Value {
+    pub(super) fn facts(&self) -> Value {
         facts::facts(self.event, self.rule, &self.plan.surroundings(self.now))
     }
 
@@ -144,8 +156,53 @@ impl Asked<'_> {
                 ];
             }
             made.main.entries.push(entry);
-            ("failed", text)
+            (FAILED, text)
         })
+    }
+
+    fn answer(&self, why: Why, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let name = &self.rule.name;
+        let case = case_key(self.event, name);
+        if desk.board.is_paused(name) {
+            return Ok(self.paused(why, case, desk, made));
+        }
+        match (why, case) {
+            (Why::Trigger(_), _) => {
+                let said = self.triggered(desk, made)?;
+                if !matches!(said.0, CONDITION_FALSE | FAILED) {
+                    self.follow(desk.known.get(name), &mut made.main.gathers);
+                }
+                Ok(said)
+            }
+            (Why::Outcome(Branch::Recovery), Some(_)) => self.over(desk, made),
+            (Why::Outcome(branch), _) => self.ended(branch, desk, made),
+        }
+    }
+
+    /// The rule is paused: what would follow is kept. Its condition is asked all the same, so that nothing waits
+    /// which never leads to anything.
+    fn paused(&self, why: Why, case: Option<String>, desk: &Desk, made: &mut Made) -> Said {
+        let mut facts = self.facts();
+        // What cannot be read is kept, and found out when the rule goes on.
+        let wish = &self.rule.asks.condition;
+        let learned = self
+            .learned
+            .borrow_mut()
+            .tell(&self.event.happening, wish, &mut facts);
+        if let (Why::Trigger(_), Some(condition), Ok(())) = (why, &self.rule.condition, learned)
+            && let Ok(decision) = condition.check(&facts)
+            && !decision.holds
+        {
+            return (CONDITION_FALSE, decision.why);
+        }
+        if let (Why::Outcome(Branch::Recovery), Some(case)) = (why, case) {
+            // Reminders that wait are wrong from now on, whenever the rule goes on.
+            made.main.over.push(case);
+        }
+        let kept = desk
+            .board
+            .keep(&self.rule.name, self.event.id, &mut made.main.gathers);
+        (PAUSED, kept.unwrap_or_default())
     }
 
     /// A trigger of the rule met the event: condition, then work or mails.
@@ -162,12 +219,12 @@ impl Asked<'_> {
         {
             None => String::new(),
             Some(Ok(decision)) if decision.holds => decision.why,
-            Some(Ok(decision)) => return Ok(("condition_false", decision.why)),
+            Some(Ok(decision)) => return Ok((CONDITION_FALSE, decision.why)),
             Some(Err(error)) => {
                 let text = format!("the condition of rule `{}` failed: {error}", self.rule.name);
                 let unmade = self.unmade(Kind::Mail, "if", Reason::new(text.clone()));
                 made.main.entries.push(unmade);
-                return Ok(("failed", text));
+                return Ok((FAILED, text));
             }
         };
         if let Err(failed) = self.learn(&self.rule.asks.texts, &mut facts, made) {

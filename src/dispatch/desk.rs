@@ -5,6 +5,8 @@
 //! admission that is given up takes its changes along ([`Desk::undo`]).
 
 use crate::dispatch::Plan;
+use crate::dispatch::ladder::Known;
+use crate::dispatch::pause::Board;
 use crate::event::{Event, EventId, Kind};
 use crate::rule::fuse::Fuse;
 use crate::store::{EventFilter, GatherStep, Gathering, RuleVerdict, Store, StoreError};
@@ -37,6 +39,10 @@ pub(super) struct Desk {
     pub(super) fuses: HashMap<String, Fuse>,
     /// Something is due at once: events that come after it wait until it was told.
     pub(super) full: bool,
+    /// Which rules are paused.
+    pub(super) board: Board,
+    /// What is known of the ladders of rules, where the one event at hand is about a case.
+    pub(super) known: HashMap<String, Known>,
     /// What the event at hand has changed.
     changed: Vec<(Place, Option<Option<Gathering>>)>,
     /// Mails that were counted for the event at hand, and in this round.
@@ -56,6 +62,8 @@ impl Desk {
             standing: HashMap::new(),
             fuses,
             full: false,
+            board: Board::default(),
+            known: HashMap::new(),
             changed: Vec::new(),
             counted: Vec::new(),
             counted_before: Vec::new(),

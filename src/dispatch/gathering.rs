@@ -15,7 +15,7 @@
 
 use crate::action::email::{self, MailSpec};
 use crate::config::settings::Then;
-use crate::dispatch::ask::{Asked, Made, Said, Unready};
+use crate::dispatch::ask::{Asked, FAILED, Made, Said, Unready};
 use crate::dispatch::desk::Desk;
 use crate::entry::{Kind, NewEntry, Reason};
 use crate::event;
@@ -94,7 +94,7 @@ impl Asked<'_> {
             Err(reason) => {
                 let text = reason.text.clone();
                 made.main.entries.push(self.unmade(Kind::Mail, part, reason));
-                return Ok(Some(("failed", text)));
+                return Ok(Some((FAILED, text)));
             }
         };
         let rule = self.rule.name.as_str();

@@ -30,7 +30,7 @@ pub enum Branch {
     Success,
     /// `on_failure`
     Failure,
-    /// `on_recovery`: also the end of a case
+    /// `on_recovery`: also the end of a case, also of a failing job for a rule that follows its cases
     Recovery,
 }
 
@@ -178,7 +178,7 @@ impl Rules {
             if Some(bound.rule) == own || !self.meets(bound, event) {
                 continue;
             }
-            let why = if closes {
+            let why = if closes || self.over(bound, event) {
                 Why::Outcome(Branch::Recovery)
             } else {
                 Why::Trigger(bound.trigger)
@@ -191,7 +191,7 @@ impl Rules {
             .into_iter()
             .filter(|(at, why)| match why {
                 Why::Trigger(_) => true,
-                Why::Outcome(branch) => branch.of(&self.rules[*at]).says_something(),
+                Why::Outcome(_) => self.rules[*at].follows_cases(),
             })
             .collect();
         if let Some(own) = own {
@@ -244,6 +244,15 @@ impl Rules {
         }
     }
 
+    /// Whether a job works again of which the rule tells while it fails: to that rule it is as a case closed.
+    fn over(&self, bound: Bound, event: &Event) -> bool {
+        let rule = &self.rules[bound.rule];
+        event.happening.kind == Kind::JobSucceeds
+            && event.recovers
+            && rule.follows_cases()
+            && matches!(rule.triggers[bound.trigger], Trigger::JobFails(_))
+    }
+
     /// Whether `event` really meets the trigger.
     fn meets(&self, bound: Bound, event: &Event) -> bool {
         let happening = &event.happening;
@@ -272,7 +281,7 @@ impl Rules {
             }
             Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Trouble(_) => true,
             Trigger::JobSucceeds(_) => event.happening.kind == Kind::JobSucceeds,
-            Trigger::JobFails(_) => event.happening.kind == Kind::JobFails,
+            Trigger::JobFails(_) => event.happening.kind == Kind::JobFails || self.over(bound, event),
             Trigger::JobRecovers(_) => event.happening.kind == Kind::JobSucceeds && event.recovers,
         }
     }
@@ -345,6 +354,7 @@ pub(super) mod tests {
             on_failure: Outcome::default(),
             on_recovery: Outcome::default(),
             asks: crate::rule::demand::Asks::default(),
+            ladder: crate::rule::ladder::Ladder::default(),
             telling: crate::rule::gather::Telling::default(),
         }
     }

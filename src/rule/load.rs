@@ -13,10 +13,12 @@
 //! | [`mail`] | `mail:` |
 //! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
+//! | [`ladder`] | `remind:`, `escalate:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
 pub mod circle;
 pub mod files;
+pub mod ladder;
 pub mod mail;
 pub mod sample;
 pub mod telling;
@@ -458,11 +460,13 @@ impl Loader<'_> {
                 mails = prepared;
             }
         }
+        let of_cases = raw.when.0.iter().all(ladder::opens_case);
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            if !has_work && !damaged {
+            let of_case = branch == Branch::Recovery && of_cases;
+            if !has_work && !damaged && !of_case {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
@@ -478,7 +482,8 @@ impl Loader<'_> {
             } else {
                 told
             };
-            let words = words_of(Some(branch));
+            // Without work, what is over is the case, and there is no job to speak of.
+            let words = words_of(has_work.then_some(branch));
             let said = words.clone().with_telling(told.0, told.1);
             loader.outcome(&at.key(key), &name, written, (&words, &said), damaged)
         };
@@ -489,8 +494,16 @@ impl Loader<'_> {
         }
         let on_failure = outcome(self, "on_failure", raw.on_failure.as_ref(), Branch::Failure);
         let on_recovery = outcome(self, "on_recovery", raw.on_recovery.as_ref(), Branch::Recovery);
+        let ground = ladder::Ground {
+            at,
+            words: &words,
+            has_work,
+            damaged,
+        };
+        let ladder = self.ladder(&raw, &ground);
         let idle = !has_work
             && raw.mail.is_none()
+            && raw.escalate.is_none()
             && [&raw.on_success, &raw.on_failure, &raw.on_recovery]
                 .iter()
                 .all(|outcome| outcome.is_none());
@@ -506,7 +519,7 @@ impl Loader<'_> {
         }
         (triggers.len() == many).then_some(Rule {
             name,
-            description: raw.description,
+            description: raw.description.clone(),
             place,
             triggers,
             condition,
@@ -518,6 +531,7 @@ impl Loader<'_> {
             on_failure,
             on_recovery,
             asks: std::mem::take(&mut self.asks),
+            ladder,
             telling,
         })
     }

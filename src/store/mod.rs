@@ -298,8 +298,10 @@ pub struct Batch {
     pub seen: Vec<SeenFile>,
     /// Watches and whether their first look is complete.
     pub baselines: Vec<WatchMemory>,
-    /// Small values by key; null removes one.
+    /// Small values by key.
     pub marks: Vec<(String, Value)>,
+    /// Keys of marks that are taken away.
+    pub unmarked: Vec<String>,
 }
 
 /// What became of one event of a [`Batch`].

@@ -379,6 +379,13 @@ impl Store {
             .await
     }
 
+    /// How many events belong to a gathering.
+    pub async fn count_gathered(&self, rule: &str, key: &str) -> Result<u64, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::count(connection, &rule, &key))
+            .await
+    }
+
     /// Where an event is gathered now: rules and keys.
     pub async fn gathered_in(&self, event: EventId) -> Result<Vec<(String, String)>, StoreError> {
         self.read(move |connection| gatherings::places(connection, event.0))
@@ -424,7 +431,7 @@ impl Store {
         self.read(move |connection| marks::get(connection, &prefix)).await
     }
 
-    /// Sets marks, all or none; one that is to be null is removed.
+    /// Sets marks, all or none.
     pub async fn set_marks(&self, values: Vec<(String, Value)>) -> Result<(), StoreError> {
         self.write(move |tx| marks::set(tx, &values)).await
     }

@@ -170,3 +170,14 @@ pub(in crate::store) fn places(
         |row| Ok(Some((row.get(0)?, row.get(1)?))),
     )
 }
+
+/// How many events belong to one.
+pub(in crate::store) fn count(connection: &Connection, rule: &str, key: &str) -> Result<u64, StoreError> {
+    let count = first(
+        connection,
+        "SELECT count(*) FROM gathered WHERE rule = $1 AND key = $2",
+        &[&rule, &key],
+        |row| Ok(row.get::<_, i64>(0)?),
+    )?;
+    Ok(count.unwrap_or_default().unsigned_abs())
+}

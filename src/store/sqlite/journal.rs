@@ -35,6 +35,7 @@ pub(in crate::store) fn record(
         files::remember(tx, file, now)?;
     }
     marks::set(tx, &batch.marks)?;
+    marks::take(tx, &batch.unmarked)?;
     Ok(recorded)
 }
 

@@ -6,13 +6,9 @@ use crate::store::StoreError;
 use rusqlite::Connection;
 use serde_json::Value;
 
-/// Sets each, and removes those that are to be null; the last one wins.
+/// Sets each; the last one wins.
 pub(in crate::store) fn set(tx: &Tx<'_>, marks: &[(String, Value)]) -> Result<(), StoreError> {
     for (key, value) in marks {
-        if value.is_null() {
-            change(tx.connection, "DELETE FROM mark WHERE key = $1", &[key])?;
-            continue;
-        }
         change(
             tx.connection,
             "INSERT INTO mark (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -40,6 +36,14 @@ pub(in crate::store) fn get(
         marks.push((key, rows::json(row, 1)?));
     }
     Ok(marks)
+}
+
+/// Removes exactly these.
+pub(super) fn take(tx: &Tx<'_>, keys: &[String]) -> Result<(), StoreError> {
+    for key in keys {
+        change(tx.connection, "DELETE FROM mark WHERE key = $1", &[key])?;
+    }
+    Ok(())
 }
 
 /// Removes all whose key begins with `prefix`.

@@ -235,7 +235,7 @@ impl Folder {
             .collect();
         let put = self.put_into_sets(&came, now);
         batch.events.extend(put.events.clone());
-        batch.marks.extend(put.marks.clone());
+        put.marks.join(&mut batch);
         let rows: Vec<_> = batch.seen.iter().map(|row| row.arrivals).collect();
         match self.store.record(batch).await {
             Ok(recorded) => {

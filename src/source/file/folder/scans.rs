@@ -265,13 +265,12 @@ impl Folder {
                 some.iter().map(row).collect()
             };
             let left = self.leave_sets(some);
-            self.store
-                .record(Batch {
-                    seen: rows,
-                    marks: left.marks.clone(),
-                    ..Batch::default()
-                })
-                .await?;
+            let mut batch = Batch {
+                seen: rows,
+                ..Batch::default()
+            };
+            left.marks.join(&mut batch);
+            self.store.record(batch).await?;
             self.lose(some);
             self.sets_left(left).await;
         }
@@ -324,7 +323,9 @@ impl Folder {
                 }
             }
             let left = self.leave_sets(&away);
-            self.store.set_marks(left.marks.clone()).await?;
+            let mut batch = Batch::default();
+            left.marks.join(&mut batch);
+            self.store.record(batch).await?;
             self.lose(&away);
             self.sets_left(left).await;
         }

@@ -24,8 +24,8 @@ pub(super) struct Put {
     sets: Sets,
     /// Of those that are complete.
     pub(super) events: Vec<NewEvent>,
-    /// Of those that still wait, and nothing for those that do not.
-    pub(super) marks: Vec<(String, Value)>,
+    /// Of those that still wait.
+    pub(super) marks: Marks,
     /// Files without a key, by the id of what asked for one, and why.
     keyless: Vec<(String, FileRef, String)>,
     /// Cases that are over.
@@ -79,7 +79,8 @@ impl Folder {
             }
         }
         for name in touched {
-            put.marks.push(self.set_mark(&name, put.sets.get(&name)));
+            let pending = put.sets.get(&name);
+            put.marks.note(&self.watch.id, &name, pending);
         }
         put
     }
@@ -113,11 +114,6 @@ impl Folder {
         )
     }
 
-    fn set_mark(&self, name: &SetName, pending: Option<&Pending>) -> (String, Value) {
-        let value = pending.map_or(Value::Null, |pending| together::stored(name, pending));
-        (together::mark(&self.watch.id, name), value)
-    }
-
     /// These files went away: the marks to record with that.
     pub(super) fn leave_sets(&mut self, gone: &[PathBuf]) -> Left {
         let mut left = Left::default();
@@ -130,7 +126,7 @@ impl Folder {
                 if pending.is_none() {
                     left.over.push(together::mark(&self.watch.id, &name));
                 }
-                left.marks.push(self.set_mark(&name, pending.as_ref()));
+                left.marks.note(&self.watch.id, &name, pending.as_ref());
             }
         }
         left.sets = Some(sets);
@@ -183,7 +179,10 @@ impl Folder {
             };
             self.store.open_case(case).await?;
             self.store
-                .set_marks(vec![self.set_mark(&name, Some(&told))])
+                .set_marks(vec![(
+                    together::mark(&self.watch.id, &name),
+                    together::stored(&name, &told),
+                )])
                 .await?;
             self.sets.tell(&name);
         }
@@ -312,11 +311,11 @@ impl Folder {
         let before = std::mem::replace(&mut self.sets, sets);
         let put = self.put_into_sets(&files, self.clock.now());
         let mut batch = Batch {
-            marks: loose.iter().map(|(key, _)| (key.clone(), Value::Null)).collect(),
+            unmarked: loose.iter().map(|(key, _)| key.clone()).collect(),
             ..Batch::default()
         };
         batch.events.extend(put.events.clone());
-        batch.marks.extend(put.marks.clone());
+        put.marks.join(&mut batch);
         if let Err(error) = self.store.record(batch).await {
             self.sets = before;
             return Err(error);
@@ -334,9 +333,32 @@ impl Folder {
 pub(super) struct Left {
     sets: Option<Sets>,
     /// To be recorded.
-    pub(super) marks: Vec<(String, Value)>,
+    pub(super) marks: Marks,
     /// Cases that are over.
     over: Vec<String>,
+}
+
+/// Marks of sets that wait, and keys of those that do no more.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    set: Vec<(String, Value)>,
+    taken: Vec<String>,
+}
+
+impl Marks {
+    fn note(&mut self, watch: &str, name: &SetName, pending: Option<&Pending>) {
+        let key = together::mark(watch, name);
+        match pending {
+            Some(pending) => self.set.push((key, together::stored(name, pending))),
+            None => self.taken.push(key),
+        }
+    }
+
+    /// To be recorded with this.
+    pub(super) fn join(&self, batch: &mut Batch) {
+        batch.marks.extend(self.set.iter().cloned());
+        batch.unmarked.extend(self.taken.iter().cloned());
+    }
 }
 
 /// Text of strangers on one line.
