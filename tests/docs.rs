@@ -236,13 +236,6 @@ fn the_readme_says_every_key_every_word_every_helper_and_every_template() {
 fn the_readme_says_every_fact() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let triggers = TriggerWord::ALL;
-    let triggers = [
-        TriggerWord::FileArrives,
-        TriggerWord::Schedule,
-        TriggerWord::Job,
-        TriggerWord::Event,
-        TriggerWord::Trouble,
-    ];
     let section = readme.split("### Facts").nth(1).unwrap();
     let section = section.split("\n###").next().unwrap();
     for facts in Vocabulary::of(&triggers, None).with_telling(true, true).samples() {
