@@ -43,6 +43,7 @@ fn rules(count: usize) -> Rules {
                 on_success: Outcome::default(),
                 on_failure: Outcome::default(),
                 on_recovery: Outcome::default(),
+                asks: tidings::rule::demand::Asks::default(),
                 ladder: tidings::rule::ladder::Ladder::default(),
                 telling: tidings::rule::gather::Telling::default(),
             })

@@ -24,7 +24,7 @@ use tidings::entry::{
 use tidings::event::{CaseStep, Does, Event, EventId, FileRef, Kind, NewEvent, Origin};
 use tidings::store::{
     Admission, Also, Batch, EntryFilter, EventFilter, GatherStep, Gathering, INLINE_LIMIT, NewCase, Recorded,
-    RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
+    Removal, Removed, RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
 };
 
 type Opening = Pin<Box<dyn Future<Output = Result<Store, StoreError>> + Send>>;
@@ -85,6 +85,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_released_lease_counts_no_attempt
     a_lease_past_the_gate_cannot_be_given_back_as_if_unused
     settling_takes_outcome_effect_and_files_along_or_nothing
+    a_file_that_is_gone_is_told_once_and_never_what_our_own_work_took_or_may_take
     what_passed_the_gate_is_counted_by_lane_from_that_moment
     what_waits_for_a_case_is_due_when_it_closes_and_nothing_else_is
     a_lost_mail_is_unknown_and_stays_so_unless_told_to_resend
@@ -264,8 +265,8 @@ async fn a_batch_is_recorded_whole_and_read_back_as_it_was(place: Place) {
             root: PathBuf::from("/srv/in"),
             baseline: true,
         }],
-        unmarked: Vec::new(),
         marks: vec![("slot".to_owned(), json!({"last": 3}))],
+        unmarked: vec![],
     };
     let id = store.record(batch.clone()).await.unwrap()[0].id;
     let store = place.open().await;
@@ -1794,4 +1795,59 @@ async fn purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again(place: 
     store.cancel(again[0][1].id).await.unwrap();
     let purged = store.purge(Duration::ZERO).await.unwrap();
     assert_eq!((purged.entries, purged.events), (2, 1));
+}
+
+async fn a_file_that_is_gone_is_told_once_and_never_what_our_own_work_took_or_may_take(place: Place) {
+    let store = place.open().await;
+    let mut came = happened("came", Kind::FileArrives, "/srv/in/a");
+    came.file = Some(file("a"));
+    let batch = Batch {
+        events: vec![came],
+        seen: vec![seen("w", "a"), seen("w", "b")],
+        ..Batch::default()
+    };
+    let event = store.record(batch).await.unwrap()[0].id;
+    let removal = |name: &str| Removal {
+        file: seen("w", name),
+        event: happened(&format!("removed:{name}"), Kind::FileRemoved, name),
+    };
+    let both = || vec![removal("a"), removal("b")];
+    let entry = NewEntry {
+        event: Some(event),
+        ..work("move")
+    };
+    let admission = Admission {
+        event: Some(event),
+        entries: vec![entry],
+        ..Admission::default()
+    };
+    store.admit(vec![admission]).await.unwrap();
+    let first = store.record_removed(both()).await.unwrap();
+    assert_eq!(first[0], Removed::InHand, "its work waits");
+    assert!(matches!(first[1], Removed::Told(_)));
+    let leased = claim_one(&store, entry::Kind::Work, "import").await;
+    assert_eq!(
+        store.record_removed(both()).await.unwrap(),
+        [Removed::InHand, Removed::Known]
+    );
+    let also = Also {
+        gone: vec![file("a")],
+        ..Also::default()
+    };
+    store
+        .settle(leased.entry.id, leased.fence, done(), also)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.record_removed(both()).await.unwrap(),
+        [Removed::Known, Removed::Known]
+    );
+    let told: Vec<String> = store
+        .pending_events(9)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|e| e.happening.key)
+        .collect();
+    assert_eq!(told, ["removed:b"]);
 }

@@ -6,6 +6,7 @@
 
 pub mod absence;
 pub mod emit;
+pub mod files;
 pub mod ladder;
 pub mod rules;
 pub mod settings;

@@ -178,7 +178,7 @@ impl Performer {
 
     async fn work(&self, leased: &Leased) -> Performed {
         let entry = &leased.entry;
-        let work: Work = match serde_json::from_slice(&leased.effect) {
+        let mut work: Work = match serde_json::from_slice(&leased.effect) {
             Ok(work) => work,
             Err(error) => return self.unreadable(leased, &error.to_string()).await,
         };
@@ -210,6 +210,7 @@ impl Performer {
         };
         let done = work::perform(&work, &context).await;
         let report = done.report;
+        work::moved(&mut work.facts, &done.files);
         tracing::info!(entry = %entry.id, job = %work.job, ok = report.ok, summary = %report.summary, "work ended");
         let reason = Reason::new(report.summary.clone());
         let settlement = if report.ok {

@@ -3,7 +3,8 @@
 //! | always | brought by |
 //! |---|---|
 //! | `event` `rule` `host` `now` `data` | every event |
-//! | `file` | `file_arrives` |
+//! | `file` | `file_arrives` `file_changes` `file_removed`; the first of a set |
+//! | `files` `set` | `file_arrives` with `together` |
 //! | `schedule` | `schedule` |
 //! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
 //! | `expected` | `file_missing`, which brings `file` when it is over, and `job_missing`, with `job` |
@@ -23,6 +24,7 @@
 pub mod gathered;
 
 use crate::event::{Event, FileRef, Kind};
+use crate::rule::demand;
 use crate::rule::index::Branch;
 use crate::rule::{Rule, Trigger};
 use crate::source::job::JobReport;
@@ -36,6 +38,12 @@ use std::path::PathBuf;
 pub enum TriggerWord {
     /// `file_arrives`: brings `file`.
     FileArrives,
+    /// `file_changes`: brings `file`.
+    FileChanges,
+    /// `file_removed`: brings `file` as last known, without what stands in it.
+    FileRemoved,
+    /// `file_arrives` with `together`: brings `file`, `files` and `set`.
+    FilesTogether,
     /// `schedule`: brings `schedule`.
     Schedule,
     /// `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`: bring `job`.
@@ -56,8 +64,11 @@ pub enum TriggerWord {
 
 impl TriggerWord {
     /// All of them.
-    pub const ALL: [TriggerWord; 9] = [
+    pub const ALL: [TriggerWord; 12] = [
         TriggerWord::FileArrives,
+        TriggerWord::FileChanges,
+        TriggerWord::FileRemoved,
+        TriggerWord::FilesTogether,
         TriggerWord::Schedule,
         TriggerWord::Job,
         TriggerWord::Event,
@@ -68,10 +79,11 @@ impl TriggerWord {
         TriggerWord::JobRunsLong,
     ];
 
-    /// The fact it brings.
+    /// The fact that it is for.
     pub fn brings(self) -> &'static str {
         match self {
-            TriggerWord::FileArrives => "file",
+            TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FileRemoved => "file",
+            TriggerWord::FilesTogether => "files",
             TriggerWord::Schedule => "schedule",
             TriggerWord::Job => "job",
             TriggerWord::Event => "cloudevent",
@@ -82,10 +94,23 @@ impl TriggerWord {
         }
     }
 
+    /// Whether a file is there that can be read, moved and attached.
+    pub fn has_file(self) -> bool {
+        matches!(
+            self,
+            TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FilesTogether
+        )
+    }
+
     /// Whether its events open cases, or are taken for such (a failing job).
     pub fn opens_case(self) -> bool {
         match self {
-            TriggerWord::FileArrives | TriggerWord::Schedule | TriggerWord::Event => false,
+            TriggerWord::FileArrives
+            | TriggerWord::FileChanges
+            | TriggerWord::FileRemoved
+            | TriggerWord::FilesTogether
+            | TriggerWord::Schedule
+            | TriggerWord::Event => false,
             TriggerWord::Job
             | TriggerWord::Trouble
             | TriggerWord::FileMissing
@@ -96,9 +121,12 @@ impl TriggerWord {
     }
 
     /// What to write under `when:`, for people.
-    fn written(self) -> &'static str {
+    pub fn written(self) -> &'static str {
         match self {
             TriggerWord::FileArrives => "`file_arrives`",
+            TriggerWord::FileChanges => "`file_changes`",
+            TriggerWord::FileRemoved => "`file_removed`",
+            TriggerWord::FilesTogether => "`file_arrives` with `together`",
             TriggerWord::Schedule => "`schedule`",
             TriggerWord::Job => "`job_fails` (or another job trigger)",
             TriggerWord::Event => "`event`",
@@ -128,6 +156,9 @@ impl From<&Trigger> for TriggerWord {
     fn from(trigger: &Trigger) -> TriggerWord {
         match trigger {
             Trigger::FileArrives { .. } => TriggerWord::FileArrives,
+            Trigger::FileChanges { .. } => TriggerWord::FileChanges,
+            Trigger::FileRemoved { .. } => TriggerWord::FileRemoved,
+            Trigger::FilesTogether { .. } => TriggerWord::FilesTogether,
             Trigger::Schedule(_) => TriggerWord::Schedule,
             Trigger::JobSucceeds(_)
             | Trigger::JobFails(_)
@@ -350,7 +381,10 @@ impl Vocabulary {
         };
         for &trigger in &self.triggers {
             let (when, mut facts) = match trigger {
-                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample_file() })),
+                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample_file(false) })),
+                TriggerWord::FileChanges => ("a file changes", json!({ "file": sample_file(true) })),
+                TriggerWord::FileRemoved => ("a file is removed", json!({ "file": sample_ref().facts() })),
+                TriggerWord::FilesTogether => ("a set of files is complete", sample_set()),
                 TriggerWord::Schedule => (
                     "the schedule is due",
                     json!({ "schedule": {
@@ -419,7 +453,10 @@ impl Vocabulary {
             (TriggerWord::JobRunsLong, None | Some(Branch::Recovery)) => Kind::JobRunsLong,
             (_, Some(Branch::Failure)) | (TriggerWord::Job, None) => Kind::JobFails,
             (_, Some(_)) => Kind::JobSucceeds,
-            (TriggerWord::FileArrives, None) => Kind::FileArrives,
+            (TriggerWord::FileRemoved, None) => Kind::FileRemoved,
+            (TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FilesTogether, None) => {
+                Kind::FileArrives
+            }
             (TriggerWord::Schedule, None) => Kind::Schedule,
             (TriggerWord::Event, None) => Kind::Event,
             (TriggerWord::Trouble, None) => Kind::Trouble,
@@ -466,7 +503,12 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     let mut facts = happening.facts.clone();
     // A step that moved the file left the facts of its old place.
     if let Some(file) = &happening.file {
-        facts.insert("file".to_owned(), file.facts());
+        file.refresh(&mut facts);
+    }
+    if happening.kind != Kind::FileArrives && happening.origin.is_none() {
+        // Only a source of ours tells which files belong together: they may be attached.
+        facts.remove("files");
+        facts.remove("set");
     }
     if let Some(Value::Object(job)) = facts.get_mut("job") {
         job.insert("recovered".to_owned(), Value::Bool(event.recovers));
@@ -610,14 +652,35 @@ fn sample_case() -> Value {
     })
 }
 
-fn sample_file() -> Value {
+fn sample_ref() -> FileRef {
     FileRef {
         root: PathBuf::from("/srv/drop/invoices"),
         relative: PathBuf::from("2026/invoice-0815.pdf"),
         size: 48_213,
         mtime_ns: 1_772_436_600_000_000_000,
     }
-    .facts()
+}
+
+fn sample_file(changed: bool) -> Value {
+    let mut facts = sample_ref().facts();
+    facts["changed"] = json!(changed);
+    for (name, value) in demand::sample() {
+        facts[name] = value;
+    }
+    facts
+}
+
+fn sample_set() -> Value {
+    let member = |extension: &str| FileRef {
+        relative: PathBuf::from(format!("2026/invoice-0815.{extension}")),
+        ..sample_ref()
+    };
+    let facts = |file: FileRef| file.facts();
+    json!({
+        "file": sample_file(false),
+        "files": [facts(sample_ref()), facts(member("sig")), facts(member("xml"))],
+        "set": { "key": "invoice-0815", "count": 3 },
+    })
 }
 
 /// What an absence brings, while it lasts or when it is over.
@@ -692,7 +755,7 @@ fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
         }
         _ if over => (
             "the missing file came",
-            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_file() }),
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_file(false) }),
         ),
         _ => (
             "a file is missing",

@@ -5,7 +5,8 @@
 //!
 //! | event | looked up by | then |
 //! |---|---|---|
-//! | `file_arrives` | the watch that saw it | pattern, ignore, depth, size |
+//! | `file_arrives` | the watch that saw it | pattern, ignore, depth, size; a new version; the set it completes |
+//! | `file_removed` | the watch that knew it | pattern, ignore, depth |
 //! | `schedule` | the rule's name | |
 //! | `job_*` | the job's name, or one set of all patterns | how it ended |
 //! | `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long` | the expectation's id | |
@@ -19,8 +20,9 @@
 
 use crate::event::{Does, Event, Kind};
 use crate::rule::{Outcome, Rule, Trigger};
+use crate::source::Wanted;
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which outcome of a rule's own work.
@@ -78,6 +80,8 @@ pub struct Rules {
     rules: Vec<Arc<Rule>>,
     by_name: HashMap<String, usize>,
     by_watch: HashMap<String, Vec<Bound>>,
+    /// What rules call files that belong together.
+    sets: HashSet<String>,
     jobs: Names,
     events: Names,
     by_expectation: HashMap<String, Vec<Bound>>,
@@ -116,8 +120,14 @@ impl Rules {
             for (trigger, what) in rule.triggers.iter().enumerate() {
                 let bound = Bound { rule: at, trigger };
                 match what {
-                    Trigger::FileArrives { watch, .. } => {
+                    Trigger::FileArrives { watch, .. }
+                    | Trigger::FileChanges { watch, .. }
+                    | Trigger::FileRemoved { watch, .. } => {
                         index.by_watch.entry(watch.clone()).or_default().push(bound);
+                    }
+                    Trigger::FilesTogether { watch, set, .. } => {
+                        index.by_watch.entry(watch.clone()).or_default().push(bound);
+                        index.sets.insert(set.clone());
                     }
                     // Found by the rule's name.
                     Trigger::Schedule(_) => {}
@@ -212,7 +222,9 @@ impl Rules {
     fn candidates(&self, event: &Event) -> Vec<Bound> {
         let happening = &event.happening;
         match happening.kind {
-            Kind::FileArrives => self.by_watch.get(&happening.source).cloned().unwrap_or_default(),
+            Kind::FileArrives | Kind::FileRemoved => {
+                self.by_watch.get(&happening.source).cloned().unwrap_or_default()
+            }
             Kind::Schedule => {
                 let Some(&rule) = self.by_name.get(&happening.source) else {
                     return Vec::new();
@@ -239,7 +251,6 @@ impl Rules {
                 let of_kind = self.troubles.get(kind).into_iter().flatten();
                 of_kind.chain(&self.any_trouble).copied().collect()
             }
-            _ => Vec::new(),
         }
     }
 
@@ -254,12 +265,30 @@ impl Rules {
 
     /// Whether `event` really meets the trigger.
     fn meets(&self, bound: Bound, event: &Event) -> bool {
+        let happening = &event.happening;
+        let came = happening.kind == Kind::FileArrives;
+        let set = happening.facts.get("set");
+        let wants = |wanted: &Wanted| {
+            let file = happening.file.as_ref();
+            file.is_some_and(|file| wanted.wants(&file.relative, file.size))
+        };
         match &self.rules[bound.rule].triggers[bound.trigger] {
-            Trigger::FileArrives { wanted, .. } => event
-                .happening
-                .file
-                .as_ref()
-                .is_some_and(|file| wanted.wants(&file.relative, file.size)),
+            Trigger::FileArrives { wanted, .. } => came && set.is_none() && wants(wanted),
+            Trigger::FileChanges { wanted, .. } => {
+                let changed = happening.facts.get("file").and_then(|file| file.get("changed"));
+                came && set.is_none() && changed == Some(&true.into()) && wants(wanted)
+            }
+            Trigger::FileRemoved { wanted, .. } => !came && wants(wanted),
+            Trigger::FilesTogether {
+                wanted, set: ours, ..
+            } => {
+                let id = set
+                    .and_then(|set| set.get("id"))
+                    .and_then(serde_json::Value::as_str);
+                // One that was recorded before the setup changed is asked about by what it is made of.
+                let known = id.is_some_and(|id| self.sets.contains(id));
+                came && set.is_some() && if known { id == Some(ours) } else { wants(wanted) }
+            }
             Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Absence(_) | Trigger::Trouble(_) => {
                 true
             }
@@ -350,6 +379,7 @@ pub(super) mod tests {
             on_success: Outcome::default(),
             on_failure: Outcome::default(),
             on_recovery: Outcome::default(),
+            asks: crate::rule::demand::Asks::default(),
             ladder: crate::rule::ladder::Ladder::default(),
             telling: crate::rule::gather::Telling::default(),
         }

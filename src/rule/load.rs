@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`trigger`] | `when:` and the watches it needs |
 //! | [`absence`] | those of them with a deadline or a limit |
+//! | [`files`] | which files, and which belong together |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
 //! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
@@ -20,6 +21,7 @@
 pub mod absence;
 pub mod circle;
 pub mod emit;
+pub mod files;
 pub mod ladder;
 pub mod mail;
 pub mod sample;
@@ -36,6 +38,7 @@ use crate::config::settings::Settings;
 use crate::config::{schema, shape};
 use crate::mail::address::Address;
 use crate::rule::condition::Condition;
+use crate::rule::demand::Asks;
 use crate::rule::index::Branch;
 use crate::rule::load::words::Words;
 use crate::rule::{Outcome, Rule};
@@ -112,6 +115,8 @@ pub fn load(dir: &Path, away: Away) -> Result<Setup, Vec<Problem>> {
         listeners: Vec::new(),
         rules: Vec::new(),
         written: checked.settings.written_out().cloned().collect(),
+        asks: Asks::default(),
+        ignored: String::new(),
     };
     let files = loader.files();
     let documents: Vec<Document> = files
@@ -269,6 +274,10 @@ struct Loader<'a> {
     listeners: Vec<(String, Problem)>,
     rules: Vec<Rule>,
     written: BTreeSet<Address>,
+    /// What the rule at hand must know of a file, as far as it was read.
+    asks: Asks,
+    /// The `ignore` patterns of the trigger at hand.
+    ignored: String,
 }
 
 impl Loader<'_> {
@@ -395,6 +404,7 @@ impl Loader<'_> {
         damage: Damage,
     ) -> Option<Rule> {
         let damaged = damage.rule;
+        self.asks = Asks::default();
         let when = at.key("when");
         let many = raw.when.0.len();
         let triggers: Vec<_> = raw
@@ -412,7 +422,12 @@ impl Loader<'_> {
         let condition = source.and_then(|source| {
             let spot = at.key("if");
             match Condition::compile(source, words.all()) {
-                Ok(condition) => Some(condition),
+                Ok(condition) => {
+                    for path in condition.names() {
+                        self.asks.condition.note(path);
+                    }
+                    Some(condition)
+                }
                 Err(error) => {
                     let spot = error
                         .offset
@@ -542,6 +557,7 @@ impl Loader<'_> {
             on_success,
             on_failure,
             on_recovery,
+            asks: std::mem::take(&mut self.asks),
             ladder,
             telling,
         })

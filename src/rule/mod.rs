@@ -2,6 +2,7 @@
 //! the rules an event concerns; [`load`] makes rules from files, [`condition`] is `if:`.
 
 pub mod condition;
+pub mod demand;
 pub mod emit;
 pub mod facts;
 pub mod fuse;
@@ -15,6 +16,7 @@ pub mod quiet;
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
+use crate::rule::demand::Asks;
 use crate::rule::emit::EmitSpec;
 use crate::rule::gather::Telling;
 use crate::rule::ladder::Ladder;
@@ -54,6 +56,8 @@ pub struct Rule {
     /// After it ended well for the first time since a failure; besides `on_success`. Without work: when a case is
     /// over that the rule told of.
     pub on_recovery: Outcome,
+    /// What it must know of a file beyond name and size, by where it says so.
+    pub asks: Asks,
     /// How its mails are gathered before they leave.
     pub telling: Telling,
     /// What it says while a case stays open that it told of.
@@ -77,6 +81,29 @@ pub enum Trigger {
         /// What this rule looks for there.
         wanted: Wanted,
     },
+    /// The same, where the file was known and has another content now.
+    FileChanges {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+    },
+    /// A file that was known went away.
+    FileRemoved {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+    },
+    /// Files that belong together have all settled.
+    FilesTogether {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+        /// `source::together::Together::id`.
+        set: String,
+    },
     /// A calendar time; the source's name is the rule's.
     Schedule(Schedule),
     /// A job with such a name ended well.
@@ -98,6 +125,18 @@ pub enum Trigger {
     },
     /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
     Trouble(Vec<String>),
+}
+
+impl Trigger {
+    /// The watch, and what is looked for there, where it is met by files that come.
+    pub fn arrival(&self) -> Option<(&str, &Wanted)> {
+        match self {
+            Trigger::FileArrives { watch, wanted }
+            | Trigger::FileChanges { watch, wanted }
+            | Trigger::FilesTogether { watch, wanted, .. } => Some((watch, wanted)),
+            _ => None,
+        }
+    }
 }
 
 /// What follows an outcome.

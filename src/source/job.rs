@@ -79,7 +79,7 @@ pub fn outcome(
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     if let Some(file) = &file {
-        facts.insert("file".to_owned(), file.facts());
+        file.refresh(&mut facts);
     }
     facts.insert("job".to_owned(), serde_json::to_value(report).unwrap_or_default());
     NewEvent {

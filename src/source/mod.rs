@@ -10,6 +10,7 @@
 //! | [`emitted`] | events that somebody emits | `tidings emit`, a drop folder, rules that emit |
 
 pub mod absence;
+pub mod contents;
 pub mod emitted;
 pub mod file;
 pub mod fs_kind;
@@ -20,9 +21,11 @@ pub mod running;
 pub mod scan;
 pub mod schedule;
 pub mod settle;
+pub mod together;
 pub mod wanted;
 pub mod watch;
 
+use crate::source::together::Together;
 use crate::source::wanted::Ignore;
 use crate::template::Text;
 use globset::GlobMatcher;
@@ -44,6 +47,10 @@ pub struct Watch {
     pub existing: Existing,
     /// What the rules look for here. A file that meets none is remembered, but is no event.
     pub wanted: Vec<Wanted>,
+    /// Those of them that want to hear of files that go away.
+    pub removed: Vec<Wanted>,
+    /// Files that belong together, as rules ask for them; `wanted` has them too.
+    pub sets: Vec<Together>,
     /// Time between two full scans that run whatever the notifications say.
     pub scan_every: Duration,
 }

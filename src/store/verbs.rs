@@ -10,8 +10,8 @@ use crate::store::sqlite::writer::{Tx, Urgency};
 use crate::store::sqlite::{self, Durable, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, Lying, NewCase, Purged, Recorded, Recovery, RuleVerdict, SeenFile,
-    Store, StoreError, WatchMemory,
+    Grant, INLINE_LIMIT, Inner, Lane, Lying, NewCase, Purged, Recorded, Recovery, Removal, Removed,
+    RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -80,6 +80,13 @@ impl Store {
     pub async fn record(&self, batch: Batch) -> Result<Vec<Recorded>, StoreError> {
         let now = self.now();
         self.write(move |tx| journal::record(tx, &batch, now)).await
+    }
+
+    /// Records that files are gone, in one transaction, and says for each, in order, whether that is news. What
+    /// [`Also::gone`] marked before is not, and what may yet be marked so is not decided.
+    pub async fn record_removed(&self, removals: Vec<Removal>) -> Result<Vec<Removed>, StoreError> {
+        let now = self.now();
+        self.write(move |tx| files::remove(tx, &removals, now)).await
     }
 
     /// Up to `limit` events that no rule was asked about yet, in the order of recording.

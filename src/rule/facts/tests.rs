@@ -138,7 +138,10 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     rule.data = json!({ "team": "ap" });
     let mut brought = Map::new();
     brought.insert("rule".to_owned(), json!("forged"));
-    brought.insert("file".to_owned(), json!({ "name": "old.pdf" }));
+    brought.insert(
+        "file".to_owned(),
+        json!({ "name": "old.pdf", "changed": true, "lines": 3, "forged": 1 }),
+    );
     brought.insert(
         "job".to_owned(),
         serde_json::to_value(JobReport::default()).unwrap(),
@@ -165,6 +168,11 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     };
     let facts = facts(&event, &rule, &surroundings);
     assert_eq!(facts["file"]["name"], "b.pdf", "the file's present place");
+    assert_eq!(
+        facts["file"]["lines"], 3,
+        "what was read of it stays when it moves"
+    );
+    assert_eq!(facts["file"]["forged"], Value::Null);
     assert_eq!(facts["rule"]["name"], "invoices", "nobody speaks as the rule");
     assert_eq!(facts["job"]["recovered"], true);
     assert_eq!(facts["event"]["time"], "2026-07-01T12:00:00+02:00");
@@ -175,7 +183,9 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     let promised = Vocabulary::of(&[TriggerWord::FileArrives], Some(Branch::Success)).samples();
     for (root, value) in promised[0].as_object().unwrap() {
         let Some(parts) = value.as_object() else { continue };
-        for part in parts.keys() {
+        // What stands in the file is read where a rule asks for it.
+        let read = |part: &&String| root == "file" && demand::sample().iter().any(|(name, _)| name == part);
+        for part in parts.keys().filter(|part| !read(part)) {
             assert!(facts[root].get(part).is_some(), "{root}.{part} was promised");
         }
     }

@@ -121,7 +121,7 @@ impl Loader<'_> {
     /// Whether a file that `from` puts at `target` would start `to`.
     fn lands(&self, target: &str, from: &crate::rule::Rule, to: &crate::rule::Rule) -> bool {
         for trigger in &from.triggers {
-            let Trigger::FileArrives { watch, wanted } = trigger else {
+            let Some((watch, wanted)) = trigger.arrival() else {
                 continue;
             };
             let Some(root) = self.watches.get(watch).map(|watch| watch.root.as_path()) else {
@@ -129,7 +129,7 @@ impl Loader<'_> {
             };
             let mut names = vec![sample_name(wanted.matching.glob().glob())];
             for trigger in &to.triggers {
-                if let Trigger::FileArrives { wanted, .. } = trigger {
+                if let Some((_, wanted)) = trigger.arrival() {
                     names.push(sample_name(wanted.matching.glob().glob()));
                 }
             }
@@ -139,11 +139,7 @@ impl Loader<'_> {
             }) {
                 let path = self.filled(target, root, name);
                 for trigger in &to.triggers {
-                    let Trigger::FileArrives {
-                        watch,
-                        wanted: theirs,
-                    } = trigger
-                    else {
+                    let Some((watch, theirs)) = trigger.arrival() else {
                         continue;
                     };
                     let Some(there) = self.watches.get(watch) else {
@@ -212,11 +208,7 @@ fn job_pattern(trigger: &Trigger) -> Option<&globset::GlobMatcher> {
         | Trigger::JobFails(pattern)
         | Trigger::JobFinishes(pattern)
         | Trigger::JobRecovers(pattern) => Some(pattern),
-        Trigger::FileArrives { .. }
-        | Trigger::Schedule(_)
-        | Trigger::Absence(_)
-        | Trigger::Event { .. }
-        | Trigger::Trouble(_) => None,
+        _ => None,
     }
 }
 
