@@ -39,6 +39,7 @@ fn rules(count: usize) -> Rules {
                 work: Vec::new(),
                 overlap: Overlap::Queue,
                 mails: Vec::new(),
+                emits: Vec::new(),
                 on_success: Outcome::default(),
                 on_failure: Outcome::default(),
                 on_recovery: Outcome::default(),

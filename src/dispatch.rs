@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `ask` | one event put to one rule |
 //! | `compose` | entries |
+//! | `emit` | the events a rule has for others |
 //! | `gathering` | throttle, group, quiet hours and fuse, before an event is told |
 //! | `due` | what was gathered, when its time has come |
 //! | `desk` | how things stand while that is decided |
@@ -28,6 +29,7 @@ mod ask;
 mod compose;
 mod desk;
 mod due;
+mod emit;
 mod gathering;
 mod go_on;
 mod ladder;

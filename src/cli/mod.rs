@@ -5,6 +5,7 @@ pub mod auth;
 pub mod check;
 pub mod demo;
 pub mod docs;
+pub mod emit;
 pub mod events;
 pub mod exec;
 pub mod explain;
@@ -12,6 +13,7 @@ pub mod face;
 pub mod init;
 pub mod outbox;
 pub mod pause;
+mod place;
 pub mod preview;
 pub mod question;
 pub mod run;
@@ -19,6 +21,7 @@ pub mod schema;
 pub mod send;
 pub mod show;
 pub mod status;
+pub mod test;
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;
@@ -70,6 +73,8 @@ pub enum Command {
     Reload(run::ReloadArgs),
     /// Settings, rules and templates: every problem, with file, line, column, hint
     Check(check::Args),
+    /// Play the tests of rules: what happens, and what must follow, a day in a moment
+    Test(test::Args),
     /// What would fire and what would be sent; why a mail was or was not sent
     Explain(explain::Args),
     /// The mails of a rule as they would leave, with sample facts
@@ -90,6 +95,8 @@ pub enum Command {
     Events(events::Args),
     /// Run a command as a job and report how it ended; its exit code is ours
     Exec(exec::Args),
+    /// Report that something happened, for rules with `event` to hear
+    Emit(emit::Args),
     /// Print the JSON Schema of settings or rules, for editors
     Schema(schema::Args),
     /// Print a completion script for a shell
@@ -191,6 +198,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Run(args) => run::run(global, args).await,
         Command::Reload(args) => run::reload(global, args).await,
         Command::Check(args) => check::run(global, args).await,
+        Command::Test(args) => test::run(global, args).await,
         Command::Explain(args) => explain::run(global, args).await,
         Command::Preview(args) => preview::run(global, args).await,
         Command::Send(args) => send::run(global, args).await,
@@ -201,6 +209,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Resume(args) => pause::resume(global, args).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Exec(args) => exec::run(global, args).await,
+        Command::Emit(args) => emit::run(global, args).await,
         Command::Schema(args) => schema::run(global, args).await,
         Command::Completions(args) => docs::completions(&args),
         Command::Man(args) => docs::man(&args),

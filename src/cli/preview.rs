@@ -8,6 +8,7 @@ use crate::entry::Body;
 use crate::event::{Event, EventId, FileRef};
 use crate::rule::demand::Learned;
 use crate::rule::facts::{self, Surroundings};
+use crate::rule::guess;
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
 use crate::rule::{Rule, Trigger};
@@ -235,7 +236,12 @@ fn wanted<'a>(
                 };
                 let mut facts = facts::facts(event, rule, &surroundings);
                 // Where the file is not there any more, the mail shows what it lacks.
-                let _ = Learned::default().tell(&event.happening, &rule.asks.texts, &mut facts);
+                let _ = Learned::default().tell(
+                    &setup.settings.ground,
+                    &event.happening,
+                    &rule.asks.texts,
+                    &mut facts,
+                );
                 let when = format!("event {}: {}", event.id, event.happening.subject);
                 vec![(when, facts, event.happening.file.as_ref())]
             }
@@ -266,11 +272,15 @@ fn wanted<'a>(
                     0 => String::new(),
                     more => format!("-{}", more + 1),
                 };
+                let mut facts = facts.clone();
+                if !matches!(given, Some(Given::Event(_))) {
+                    guess::fill(&mut facts, spec, &setup.templates);
+                }
                 all.push(Preview {
                     name: format!("{}-{}-{}{way}", rule.name, place.name, number + 1),
                     when: when.clone(),
                     spec,
-                    facts: facts.clone(),
+                    facts,
                     file,
                 });
             }
@@ -364,7 +374,8 @@ fn own(sample: &mut Value, rule: &Rule, branch: Option<Branch>) {
         "description": rule.description.as_deref().unwrap_or_default(),
     });
     sample["host"] = json!(crate::app::host());
-    if branch.is_some() {
+    let own_work = branch.is_some() && sample.get("expected").is_none() && sample.get("job").is_some();
+    if own_work {
         sample["job"]["name"] = json!(rule.name);
     }
 }

@@ -128,7 +128,7 @@ impl Performer {
             resend,
             pause,
             trouble,
-        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, random());
+        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, self.random());
         match &settlement {
             Settlement::Accept(reason) => {
                 tracing::info!(entry = %entry.id, rule = %entry.rule, reply = reason.reply, "mail accepted");
@@ -205,6 +205,8 @@ impl Performer {
             entry: Some(entry.id),
             stop: self.stop.clone(),
             clock: self.clock.clone(),
+            ground: self.plan.ground.clone(),
+            commands: self.plan.commands.clone(),
         };
         let done = work::perform(&work, &context).await;
         let report = done.report;
@@ -300,10 +302,14 @@ impl Performer {
 
     async fn is_about_trouble(&self, event: Option<event::EventId>) -> bool {
         let Some(id) = event else { return false };
-        match self.store.event(id).await {
-            Ok(Some(detail)) => detail.event.happening.kind == event::Kind::Trouble,
-            _ => false,
-        }
+        self.store.is_of_a_trouble(id).await.unwrap_or(false)
+    }
+}
+
+impl Performer {
+    /// How far a retry is spread. A clock that is moved by hand has no crowd on it, and repeats itself.
+    fn random(&self) -> f64 {
+        if self.clock.is_by_hand() { 0.5 } else { random() }
     }
 }
 

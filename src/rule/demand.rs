@@ -5,6 +5,7 @@
 //! complete them before the condition is asked, and again before mails and work are made.
 
 use crate::event::NewEvent;
+use crate::ground::Ground;
 use crate::source::contents::{self, Part};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -49,7 +50,13 @@ impl Learned {
     /// read already.
     ///
     /// The error is one sentence that names the file: it is no longer the version that settled, or cannot be read.
-    pub fn tell(&mut self, event: &NewEvent, wish: &Wish, facts: &mut Value) -> Result<(), String> {
+    pub fn tell(
+        &mut self,
+        ground: &Ground,
+        event: &NewEvent,
+        wish: &Wish,
+        facts: &mut Value,
+    ) -> Result<(), String> {
         let Some(file) = &event.file else { return Ok(()) };
         if wish.is_empty() || event.kind == crate::event::Kind::FileRemoved {
             return Ok(());
@@ -62,7 +69,7 @@ impl Learned {
             .filter(|part| !known(part.as_str()))
             .collect();
         if !missing.is_empty() {
-            let read = contents::read(file, &missing).map_err(|why| {
+            let read = contents::read(file, &ground.at(&file.root), &missing).map_err(|why| {
                 format!(
                     "{} cannot be read: {why}",
                     crate::event::shown(file.path().as_os_str())

@@ -7,6 +7,10 @@
 //! | `files` `set` | `file_arrives` with `together` |
 //! | `schedule` | `schedule` |
 //! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
+//! | `expected` | `file_missing`, which brings `file` when it is over, and `job_missing`, with `job` |
+//! | `folder` | `folder_backlog` |
+//! | `job` | `job_runs_long`, too |
+//! | `cloudevent`, and what `data` holds besides | `event` |
 //! | `trouble` | `trouble` |
 //! | `case` | every trigger that opens a case, and the job triggers |
 //! | `group` | every mail of a rule with `group`: see [`gathered`] |
@@ -44,20 +48,35 @@ pub enum TriggerWord {
     Schedule,
     /// `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`: bring `job`.
     Job,
+    /// `event`: brings `cloudevent`, and lays its data below the rule's own `data`.
+    Event,
     /// `trouble`: brings `trouble`.
     Trouble,
+    /// `file_missing`: brings `expected`, and `file` when it came.
+    FileMissing,
+    /// `folder_backlog`: brings `folder`.
+    FolderBacklog,
+    /// `job_missing`: brings `expected` and `job`.
+    JobMissing,
+    /// `job_runs_long`: brings `job`.
+    JobRunsLong,
 }
 
 impl TriggerWord {
     /// All of them.
-    pub const ALL: [TriggerWord; 7] = [
+    pub const ALL: [TriggerWord; 12] = [
         TriggerWord::FileArrives,
         TriggerWord::FileChanges,
         TriggerWord::FileRemoved,
         TriggerWord::FilesTogether,
         TriggerWord::Schedule,
         TriggerWord::Job,
+        TriggerWord::Event,
         TriggerWord::Trouble,
+        TriggerWord::FileMissing,
+        TriggerWord::FolderBacklog,
+        TriggerWord::JobMissing,
+        TriggerWord::JobRunsLong,
     ];
 
     /// The fact that it is for.
@@ -67,7 +86,11 @@ impl TriggerWord {
             TriggerWord::FilesTogether => "files",
             TriggerWord::Schedule => "schedule",
             TriggerWord::Job => "job",
+            TriggerWord::Event => "cloudevent",
             TriggerWord::Trouble => "trouble",
+            TriggerWord::FileMissing | TriggerWord::JobMissing => "expected",
+            TriggerWord::FolderBacklog => "folder",
+            TriggerWord::JobRunsLong => "job",
         }
     }
 
@@ -86,8 +109,14 @@ impl TriggerWord {
             | TriggerWord::FileChanges
             | TriggerWord::FileRemoved
             | TriggerWord::FilesTogether
-            | TriggerWord::Schedule => false,
-            TriggerWord::Job | TriggerWord::Trouble => true,
+            | TriggerWord::Schedule
+            | TriggerWord::Event => false,
+            TriggerWord::Job
+            | TriggerWord::Trouble
+            | TriggerWord::FileMissing
+            | TriggerWord::FolderBacklog
+            | TriggerWord::JobMissing
+            | TriggerWord::JobRunsLong => true,
         }
     }
 
@@ -100,8 +129,26 @@ impl TriggerWord {
             TriggerWord::FilesTogether => "`file_arrives` with `together`",
             TriggerWord::Schedule => "`schedule`",
             TriggerWord::Job => "`job_fails` (or another job trigger)",
+            TriggerWord::Event => "`event`",
             TriggerWord::Trouble => "`trouble`",
+            TriggerWord::FileMissing => "`file_missing`",
+            TriggerWord::FolderBacklog => "`folder_backlog`",
+            TriggerWord::JobMissing => "`job_missing`",
+            TriggerWord::JobRunsLong => "`job_runs_long`",
         }
+    }
+}
+
+impl TriggerWord {
+    /// Whether it opens cases, and `on_recovery` follows when they close.
+    pub fn is_absence(self) -> bool {
+        matches!(
+            self,
+            TriggerWord::FileMissing
+                | TriggerWord::FolderBacklog
+                | TriggerWord::JobMissing
+                | TriggerWord::JobRunsLong
+        )
     }
 }
 
@@ -117,6 +164,13 @@ impl From<&Trigger> for TriggerWord {
             | Trigger::JobFails(_)
             | Trigger::JobFinishes(_)
             | Trigger::JobRecovers(_) => TriggerWord::Job,
+            Trigger::Absence(expectation) => match expectation.kind() {
+                Kind::FolderBacklog => TriggerWord::FolderBacklog,
+                Kind::JobMissing => TriggerWord::JobMissing,
+                Kind::JobRunsLong => TriggerWord::JobRunsLong,
+                _ => TriggerWord::FileMissing,
+            },
+            Trigger::Event { .. } => TriggerWord::Event,
             Trigger::Trouble(_) => TriggerWord::Trouble,
         }
     }
@@ -201,7 +255,7 @@ impl Vocabulary {
         let Some(root) = path.first() else {
             return Ok(());
         };
-        if root == "data" && self.data.is_none() {
+        if root == "data" && self.data.is_none() || self.is_open(path) {
             return Ok(());
         }
         let roots: Vec<&Value> = self
@@ -221,6 +275,16 @@ impl Vocabulary {
             }
         }
         worst.map_or(Ok(()), Err)
+    }
+
+    /// Whether that is for somebody else to say: what an emitted event holds.
+    fn is_open(&self, path: &[String]) -> bool {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        self.triggers.contains(&TriggerWord::Event)
+            && matches!(
+                words.as_slice(),
+                ["data", ..] | ["cloudevent", "data" | "extensions", ..]
+            )
     }
 
     /// Whether every event of the rule brings the fact of that name (`file`).
@@ -327,6 +391,20 @@ impl Vocabulary {
                         "due": "2026-03-02T02:00:00+01:00", "late": 0, "missed": false,
                     }}),
                 ),
+                TriggerWord::Event => (
+                    "an event is emitted",
+                    json!({ "cloudevent": {
+                        "id": "A234-1234-1234",
+                        "source": "//host/backup",
+                        "type": "com.example.backup.finished",
+                        "subject": "db1",
+                        "time": "2026-03-02T08:30:00+01:00",
+                        "dataschema": "",
+                        "extensions": {},
+                        "data": {},
+                        "depth": 0,
+                    }}),
+                ),
                 TriggerWord::Trouble => (
                     "there is trouble",
                     json!({ "trouble": {
@@ -339,6 +417,10 @@ impl Vocabulary {
                     }}),
                 ),
                 TriggerWord::Job => ("", json!({})),
+                TriggerWord::FileMissing
+                | TriggerWord::FolderBacklog
+                | TriggerWord::JobMissing
+                | TriggerWord::JobRunsLong => absent(trigger, self.branch == Some(Branch::Recovery)),
             };
             if let Some(facts) = facts.as_object_mut() {
                 facts.extend(self.always_there(trigger));
@@ -346,7 +428,8 @@ impl Vocabulary {
                     facts.insert("case".to_owned(), sample_case());
                 }
             }
-            if trigger != TriggerWord::Job && self.branch.is_none() {
+            let over = trigger.is_absence() && self.branch == Some(Branch::Recovery);
+            if over || trigger != TriggerWord::Job && self.branch.is_none() {
                 samples.push(Sample { when, facts });
                 continue;
             }
@@ -364,6 +447,10 @@ impl Vocabulary {
 
     fn always_there(&self, trigger: TriggerWord) -> Map<String, Value> {
         let kind = match (trigger, self.branch) {
+            (TriggerWord::FileMissing, None | Some(Branch::Recovery)) => Kind::FileMissing,
+            (TriggerWord::FolderBacklog, None | Some(Branch::Recovery)) => Kind::FolderBacklog,
+            (TriggerWord::JobMissing, None | Some(Branch::Recovery)) => Kind::JobMissing,
+            (TriggerWord::JobRunsLong, None | Some(Branch::Recovery)) => Kind::JobRunsLong,
             (_, Some(Branch::Failure)) | (TriggerWord::Job, None) => Kind::JobFails,
             (_, Some(_)) => Kind::JobSucceeds,
             (TriggerWord::FileRemoved, None) => Kind::FileRemoved,
@@ -371,6 +458,7 @@ impl Vocabulary {
                 Kind::FileArrives
             }
             (TriggerWord::Schedule, None) => Kind::Schedule,
+            (TriggerWord::Event, None) => Kind::Event,
             (TriggerWord::Trouble, None) => Kind::Trouble,
         };
         let mut facts = Map::new();
@@ -452,10 +540,7 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
         };
         facts.insert("case".to_owned(), json!(case));
     }
-    let data = match &rule.data {
-        Value::Null => json!({}),
-        data => data.clone(),
-    };
+    let data = data(facts.get("cloudevent"), &rule.data);
     facts.insert("data".to_owned(), data);
     Value::Object(facts)
 }
@@ -488,6 +573,20 @@ pub fn case_key(event: &Event, rule: &str) -> Option<String> {
         (None, Kind::JobFails | Kind::JobSucceeds) if !own => Some(format!("job:{}", happening.subject)),
         (None, _) => None,
     }
+}
+
+/// The rule's own `data`, and below it what an emitted event says, if that is a group of facts.
+fn data(emitted: Option<&Value>, own: &Value) -> Value {
+    let mut data = match emitted.and_then(|emitted| emitted.get("data")) {
+        Some(Value::Object(said)) => said.clone(),
+        _ => Map::new(),
+    };
+    match own {
+        Value::Null => {}
+        Value::Object(own) => data.extend(own.clone()),
+        other => return other.clone(),
+    }
+    Value::Object(data)
 }
 
 /// Steps from `value`, which is `path[0]`, down the rest of `path`.
@@ -582,6 +681,87 @@ fn sample_set() -> Value {
         "files": [facts(sample_ref()), facts(member("sig")), facts(member("xml"))],
         "set": { "key": "invoice-0815", "count": 3 },
     })
+}
+
+/// What an absence brings, while it lasts or when it is over.
+fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
+    let expected = |pattern: &str, folder: &str| {
+        json!({
+            "match": pattern, "folder": folder, "by": "07:00, mon-fri except holidays",
+            "deadline": "2026-03-02T07:00:00+01:00", "count": 1, "found": u8::from(over),
+            "late": if over { json!(5400) } else { Value::Null }, "missing_since": "2026-03-02T07:00:00+01:00",
+        })
+    };
+    match trigger {
+        TriggerWord::FolderBacklog => (
+            if over {
+                "the backlog is cleared"
+            } else {
+                "there is a backlog"
+            },
+            json!({ "folder": {
+                "path": "/srv/drop/invoices", "match": "*.pdf", "count": if over { 2 } else { 214 }, "bytes": 48_213_000,
+                "oldest": "invoice-0815.pdf", "oldest_age": 7_800, "since": "2026-03-02T08:30:00+01:00", "cleared": over,
+            }}),
+        ),
+        TriggerWord::JobRunsLong => {
+            let report = JobReport {
+                ok: false,
+                exit_code: None,
+                duration: 3_700.0,
+                summary: if over {
+                    "ended after 1 h 1 min"
+                } else {
+                    "still runs after 1 h 1 min"
+                }
+                .to_owned(),
+                output_tail: String::new(),
+                log: None,
+                command: String::new(),
+                entry: None,
+                ended: if over { "2026-03-02T03:01:40+01:00" } else { "" }.to_owned(),
+                ..sample_job()
+            };
+            let mut job = job_facts(&report, over);
+            job["running_for"] = json!(3_700);
+            (
+                if over {
+                    "the job that ran long has ended"
+                } else {
+                    "a job runs long"
+                },
+                json!({ "job": job }),
+            )
+        }
+        TriggerWord::JobMissing => {
+            let job = if over {
+                ended_well(over)
+            } else {
+                let report = JobReport {
+                    name: "nightly-export".to_owned(),
+                    summary: "a report of nightly-export did not come by 2026-03-02 07:00 CET".to_owned(),
+                    ..JobReport::default()
+                };
+                job_facts(&report, false)
+            };
+            (
+                if over {
+                    "the missing job reports"
+                } else {
+                    "a job is missing"
+                },
+                json!({ "expected": expected("nightly-export", ""), "job": job }),
+            )
+        }
+        _ if over => (
+            "the missing file came",
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_ref().facts() }),
+        ),
+        _ => (
+            "a file is missing",
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices") }),
+        ),
+    }
 }
 
 fn job_facts(report: &JobReport, recovered: bool) -> Value {

@@ -9,14 +9,18 @@
 //! |---|---|
 //! | [`trigger`] | `when:` and the watches it needs |
 //! | [`files`] | which files, and which belong together |
+//! | [`absence`] | those of them with a deadline or a limit |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
 //! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
 //! | [`ladder`] | `remind:`, `escalate:` |
+//! | [`emit`] | `event:` and `emit:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
+pub mod absence;
 pub mod circle;
+pub mod emit;
 pub mod files;
 pub mod ladder;
 pub mod mail;
@@ -73,6 +77,9 @@ pub enum Away {
     /// Bad luck: the setup is to run, and a share that is away must not keep the other rules from
     /// running. The watch itself tells when it comes back.
     BadLuck,
+    /// Of no account: the setup is tried out on a machine where it may never run. Programs are not looked for
+    /// either.
+    Elsewhere,
 }
 
 /// Reads and checks a whole setup, as `tidings check` does.
@@ -405,7 +412,7 @@ impl Loader<'_> {
             .0
             .iter()
             .enumerate()
-            .filter_map(|(index, trigger)| self.trigger(&when.item(index), trigger))
+            .filter_map(|(index, trigger)| self.trigger(&when.item(index), &name, trigger))
             .collect();
         let kinds: Vec<_> = raw.when.0.iter().map(trigger::word).collect();
         let data = Value::Object(raw.data.clone().unwrap_or_default());
@@ -461,6 +468,22 @@ impl Loader<'_> {
             }
         }
         let of_cases = raw.when.0.iter().all(ladder::opens_case);
+        let mut emits = Vec::new();
+        if let Some(written) = &raw.emit {
+            let words = if has_work { &success } else { &words };
+            let prepared = self.emits(&at.key("emit"), &name, written, words);
+            if has_work && raw.on_success.is_some() {
+                self.complain(
+                    at.name("emit")
+                        .error("does this event come before or after the work?")
+                        .hint("with `on_success`, write it there: on_success: { emit: .. }"),
+                );
+            } else if has_work {
+                on_success.emits = prepared;
+            } else {
+                emits = prepared;
+            }
+        }
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
@@ -491,6 +514,7 @@ impl Loader<'_> {
             let made = outcome(self, "on_success", Some(written), Branch::Success);
             on_success.work = made.work;
             on_success.mails.extend(made.mails);
+            on_success.emits.extend(made.emits);
         }
         let on_failure = outcome(self, "on_failure", raw.on_failure.as_ref(), Branch::Failure);
         let on_recovery = outcome(self, "on_recovery", raw.on_recovery.as_ref(), Branch::Recovery);
@@ -504,6 +528,7 @@ impl Loader<'_> {
         let idle = !has_work
             && raw.mail.is_none()
             && raw.escalate.is_none()
+            && raw.emit.is_none()
             && [&raw.on_success, &raw.on_failure, &raw.on_recovery]
                 .iter()
                 .all(|outcome| outcome.is_none());
@@ -527,6 +552,7 @@ impl Loader<'_> {
             work,
             overlap,
             mails,
+            emits,
             on_success,
             on_failure,
             on_recovery,
@@ -556,13 +582,20 @@ impl Loader<'_> {
             .as_ref()
             .map(|mails| self.mails(&at.key("mail"), mails, said, damaged))
             .unwrap_or_default();
-        Outcome { work, mails }
+        let emits = raw
+            .emit
+            .as_ref()
+            .map(|emits| self.emits(&at.key("emit"), rule, emits, words))
+            .unwrap_or_default();
+        Outcome { work, mails, emits }
     }
 
     /// A complaint about a folder that is not there: an error, or a warning where that may pass.
     fn away(&mut self, mut problem: Problem) {
-        if self.away == Away::BadLuck {
-            problem.severity = Severity::Warning;
+        match self.away {
+            Away::Mistake => {}
+            Away::BadLuck => problem.severity = Severity::Warning,
+            Away::Elsewhere => return,
         }
         self.complain(problem);
     }

@@ -3,9 +3,11 @@
 
 pub mod condition;
 pub mod demand;
+pub mod emit;
 pub mod facts;
 pub mod fuse;
 pub mod gather;
+pub mod guess;
 pub mod index;
 pub mod ladder;
 pub mod load;
@@ -15,9 +17,11 @@ use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
 use crate::rule::demand::Asks;
+use crate::rule::emit::EmitSpec;
 use crate::rule::gather::Telling;
 use crate::rule::ladder::Ladder;
 use crate::source::Wanted;
+use crate::source::absence::Expectation;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
 use serde_json::Value;
@@ -43,6 +47,8 @@ pub struct Rule {
     pub overlap: Overlap,
     /// Mails sent at once; empty when there is work (they are in `on_success` then).
     pub mails: Vec<MailSpec>,
+    /// Events for other rules, emitted at once; empty when there is work, as with mails.
+    pub emits: Vec<EmitSpec>,
     /// After the work ended well.
     pub on_success: Outcome,
     /// After it ended badly.
@@ -108,6 +114,15 @@ pub enum Trigger {
     JobFinishes(GlobMatcher),
     /// It ended well for the first time since a failure.
     JobRecovers(GlobMatcher),
+    /// Something did not come by its deadline, or goes on for too long; its cases open and close.
+    Absence(Box<Expectation>),
+    /// Somebody emitted an event.
+    Event {
+        /// Of one of these types.
+        types: Vec<GlobMatcher>,
+        /// From such a source.
+        source: Option<GlobMatcher>,
+    },
     /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
     Trouble(Vec<String>),
 }
@@ -131,11 +146,13 @@ pub struct Outcome {
     pub work: Vec<StepSpec>,
     /// Whom to tell.
     pub mails: Vec<MailSpec>,
+    /// Events for other rules.
+    pub emits: Vec<EmitSpec>,
 }
 
 impl Outcome {
     /// Whether anything follows.
     pub fn says_something(&self) -> bool {
-        !self.work.is_empty() || !self.mails.is_empty()
+        !self.work.is_empty() || !self.mails.is_empty() || !self.emits.is_empty()
     }
 }

@@ -29,6 +29,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Largest file that is hashed.
@@ -110,17 +111,18 @@ pub enum Unread {
     Failed(String),
 }
 
-/// Reads what is asked of `file`: each fact under its word.
-pub fn read(file: &FileRef, parts: &BTreeSet<Part>) -> Result<Map<String, Value>, Unread> {
-    read_within(file, parts, LONGEST)
+/// Reads what is asked of `file`, whose root lies at `place`: each fact under its word.
+pub fn read(file: &FileRef, place: &Path, parts: &BTreeSet<Part>) -> Result<Map<String, Value>, Unread> {
+    read_within(file, place, parts, LONGEST)
 }
 
 fn read_within(
     file: &FileRef,
+    place: &Path,
     parts: &BTreeSet<Part>,
     longest: Duration,
 ) -> Result<Map<String, Value>, Unread> {
-    let root = Root::open(&file.root).map_err(Unread::Away)?;
+    let root = Root::open(place).map_err(Unread::Away)?;
     let mut handle = root.file(&file.relative).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => Unread::Gone,
         other => Unread::Failed(other.to_string()),

@@ -4,14 +4,20 @@
 //! |---|---|---|
 //! | [`mod@file`] | files that settled in a watched folder | [`watch`] (a hint), [`scan`] (the truth), [`settle`] (when a writer is done) |
 //! | [`schedule`] | calendar times | the wall clock |
+//! | [`absence`] | what did not come, and what goes on for too long | the journal, the watches, the wall clock |
 //! | [`job`] | jobs that ended | what delivery settled, and `tidings exec` |
+//! | [`running`] | jobs that run, and those nobody reports any more | leases, and marks of `tidings exec` |
+//! | [`emitted`] | events that somebody emits | `tidings emit`, a drop folder, rules that emit |
 
+pub mod absence;
 pub mod contents;
+pub mod emitted;
 pub mod file;
 pub mod fs_kind;
 pub mod job;
 pub mod memory;
 pub mod root;
+pub mod running;
 pub mod scan;
 pub mod schedule;
 pub mod settle;

@@ -40,7 +40,7 @@
 //! |---|---|---|
 //! | [`record`](Store::record) | events, the cases they open and close, seen files, baselines, marks | a key is taken once; the first id comes back, `fresh` is false |
 //! | [`record_removed`](Store::record_removed) | each file gone and its event, or neither | it is known |
-//! | [`admit`](Store::admit) | entries, verdicts, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
+//! | [`admit`](Store::admit) | entries, verdicts, events that rules emit, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
 //! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files of [`Also`] | refused: the lease is over |
@@ -381,6 +381,8 @@ pub struct Admission {
     /// Cases that are over: of their entries those that wait still, and are only right while the case is
     /// open, are cancelled.
     pub over: Vec<String>,
+    /// What rules emit because of it: recorded with it.
+    pub events: Vec<NewEvent>,
     /// What each rule said. Replaces the verdicts of an earlier dispatch of the same event.
     pub verdicts: Vec<RuleVerdict>,
     /// The one case that stands for all entries of this admission that are held: it is opened, unless one is
@@ -603,6 +605,19 @@ pub enum Removed {
     Known,
     /// Work on this file waits or is being done, and may be what took it away: nothing was changed, ask again.
     InHand,
+}
+
+/// A file that lies in a watched folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lying {
+    /// The path below the folder, byte for byte.
+    pub relative: PathBuf,
+    /// Bytes when last seen.
+    pub size: u64,
+    /// Modification time when last seen, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Since when it is known as it is.
+    pub since: Timestamp,
 }
 
 /// A watch the store remembers.

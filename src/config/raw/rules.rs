@@ -1,5 +1,7 @@
 //! `rules/*.yaml`, as written.
 
+use crate::config::raw::absence::{FileMissing, FolderBacklog, JobMissing, JobRunsLong};
+use crate::config::raw::emit::{Emit, Event};
 use crate::config::raw::files::{CompleteWhen, FileRemoved, Together};
 use crate::config::raw::ladder::{Remind, Rung};
 use crate::config::raw::telling::{Group, QuietHours, Throttle};
@@ -41,6 +43,8 @@ pub struct Rule {
     pub delete: Option<bool>,
     /// Whom to tell. With work: after it ended well.
     pub mail: Option<Many<Mail>>,
+    /// Events for other rules. With work: after it ended well.
+    pub emit: Option<Many<Emit>>,
     /// What follows when the work ended well.
     pub on_success: Option<Outcome>,
     /// What follows when it ended badly.
@@ -80,6 +84,16 @@ pub enum Trigger {
     JobFinishes(Job),
     /// A job with such a name ended well for the first time since a failure.
     JobRecovers(Job),
+    /// No such file came by a deadline; over when it comes.
+    FileMissing(Box<FileMissing>),
+    /// Too many files, or too old ones, lie in a folder; over when they are cleared away.
+    FolderBacklog(Box<FolderBacklog>),
+    /// A job did not report by a deadline; over when it does.
+    JobMissing(Box<JobMissing>),
+    /// A job still runs after the time it should need; over when it ends.
+    JobRunsLong(JobRunsLong),
+    /// Somebody emitted an event of such a type.
+    Event(Event),
     /// Something of ours needs a person.
     Trouble(Trouble),
 }
@@ -263,6 +277,8 @@ pub struct Outcome {
     pub delete: Option<bool>,
     /// Whom to tell.
     pub mail: Option<Many<Mail>>,
+    /// Events for other rules.
+    pub emit: Option<Many<Emit>>,
 }
 
 /// A mail.

@@ -191,6 +191,41 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     }
 }
 
+#[test]
+fn what_an_event_says_is_for_its_sender_to_know() {
+    let path = |path: &str| path.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let event = Vocabulary::of(&[TriggerWord::Event], None).with_data(json!({ "own": 1 }));
+    for known in [
+        "data.own",
+        "data.any.thing",
+        "cloudevent.type",
+        "cloudevent.data.x.y",
+        "cloudevent.extensions.z",
+    ] {
+        assert!(event.knows(&path(known)).is_ok(), "{known}");
+    }
+    assert!(event.knows(&path("cloudevent.tpye")).is_err());
+    let file = Vocabulary::of(&[TriggerWord::FileArrives], None).with_data(json!({ "own": 1 }));
+    assert!(file.knows(&path("data.any")).is_err());
+    let unknown = file.knows(&path("cloudevent.type")).unwrap_err();
+    assert!(unknown.hint.unwrap().contains("`event` would bring"));
+}
+
+#[test]
+fn the_rules_own_data_lies_over_what_an_event_says() {
+    let said = json!({ "data": { "a": 1, "b": { "c": 2 } } });
+    assert_eq!(
+        data(Some(&said), &json!({ "a": 9 })),
+        json!({ "a": 9, "b": { "c": 2 } })
+    );
+    assert_eq!(
+        data(Some(&said), &Value::Null),
+        json!({ "a": 1, "b": { "c": 2 } })
+    );
+    assert_eq!(data(Some(&json!({ "data": "a text" })), &Value::Null), json!({}));
+    assert_eq!(data(None, &json!({ "a": 9 })), json!({ "a": 9 }));
+}
+
 proptest! {
     #[test]
     fn no_path_makes_knows_panic(parts in proptest::collection::vec("[a-z0-9.]{0,8}", 0..6)) {

@@ -30,6 +30,11 @@ pub fn word(raw: &raw::Trigger) -> TriggerWord {
         | raw::Trigger::JobFails(_)
         | raw::Trigger::JobFinishes(_)
         | raw::Trigger::JobRecovers(_) => TriggerWord::Job,
+        raw::Trigger::FileMissing(_) => TriggerWord::FileMissing,
+        raw::Trigger::FolderBacklog(_) => TriggerWord::FolderBacklog,
+        raw::Trigger::JobMissing(_) => TriggerWord::JobMissing,
+        raw::Trigger::JobRunsLong(_) => TriggerWord::JobRunsLong,
+        raw::Trigger::Event(_) => TriggerWord::Event,
         raw::Trigger::Trouble(_) => TriggerWord::Trouble,
     }
 }
@@ -44,7 +49,7 @@ pub fn glob(pattern: &str) -> Result<Glob, String> {
 
 impl Loader<'_> {
     /// One trigger; `None` when it is wrong, which has been said.
-    pub(super) fn trigger(&mut self, at: &At<'_>, raw: &raw::Trigger) -> Option<Trigger> {
+    pub(super) fn trigger(&mut self, at: &At<'_>, rule: &str, raw: &raw::Trigger) -> Option<Trigger> {
         match raw {
             raw::Trigger::FileArrives(raw) => self.file_arrives(&at.key("file_arrives"), raw),
             raw::Trigger::FileChanges(raw) => self.file_changes(&at.key("file_changes"), raw),
@@ -60,6 +65,11 @@ impl Loader<'_> {
             raw::Trigger::JobRecovers(job) => {
                 self.job(&at.key("job_recovers"), job).map(Trigger::JobRecovers)
             }
+            raw::Trigger::FileMissing(raw) => self.file_missing(&at.key("file_missing"), rule, raw),
+            raw::Trigger::FolderBacklog(raw) => self.folder_backlog(&at.key("folder_backlog"), rule, raw),
+            raw::Trigger::JobMissing(raw) => self.job_missing(&at.key("job_missing"), rule, raw),
+            raw::Trigger::JobRunsLong(raw) => self.job_runs_long(&at.key("job_runs_long"), rule, raw),
+            raw::Trigger::Event(event) => self.event(&at.key("event"), event),
             raw::Trigger::Trouble(trouble) => {
                 let all = [
                     raw::TroubleOf::Account,
@@ -119,7 +129,7 @@ impl Loader<'_> {
         }
     }
 
-    fn job(&mut self, at: &At<'_>, raw: &raw::Job) -> Option<GlobMatcher> {
+    pub(super) fn job(&mut self, at: &At<'_>, raw: &raw::Job) -> Option<GlobMatcher> {
         let spot = at.key("job");
         let pattern = raw.job.0.as_str();
         match Glob::new(pattern) {

@@ -85,7 +85,11 @@ impl Words {
         for (kind, vocabulary) in &self.each {
             if vocabulary.knows(path).is_err() {
                 let said = path.join(".");
-                let root = path.first().map(String::as_str).unwrap_or_default();
+                // `data` is always there; what of it an event brought is not.
+                let root = match path.first().map(String::as_str) {
+                    Some("data") => said.as_str(),
+                    root => root.unwrap_or_default(),
+                };
                 return Err(Unsaid {
                     message: format!(
                         "`{said}` is not there when the rule was started by {}",

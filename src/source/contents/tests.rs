@@ -31,11 +31,11 @@ impl Place {
 }
 
 fn all(file: &FileRef) -> Map<String, Value> {
-    read(file, &Part::ALL.into()).unwrap()
+    read(file, &file.root, &Part::ALL.into()).unwrap()
 }
 
 fn one(file: &FileRef, part: Part) -> Value {
-    read(file, &[part].into()).unwrap()[part.as_str()].clone()
+    read(file, &file.root, &[part].into()).unwrap()[part.as_str()].clone()
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn everything_is_read_in_one_go_and_only_what_was_asked() {
     assert_eq!(facts["mime"], "text/csv");
     let me = rustix::process::getuid().as_raw();
     assert_eq!(facts["owner"], user(me).as_str());
-    assert_eq!(read(&file, &BTreeSet::new()).unwrap(), Map::new());
+    assert_eq!(read(&file, &file.root, &BTreeSet::new()).unwrap(), Map::new());
     let abc = place.file("abc", b"abc");
     let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert_eq!(one(&abc, Part::Sha256), known);
@@ -129,7 +129,7 @@ fn a_large_file_is_read_no_further_than_its_facts_need() {
 fn what_takes_too_long_is_left_out_and_the_rest_is_told() {
     let place = Place::new();
     let long = place.file("long.csv", &b"a,b\n".repeat(500_000));
-    let facts = read_within(&long, &Part::ALL.into(), Duration::ZERO).unwrap();
+    let facts = read_within(&long, &long.root, &Part::ALL.into(), Duration::ZERO).unwrap();
     assert_eq!((&facts["sha256"], &facts["lines"]), (&Value::Null, &Value::Null));
     assert_eq!(facts["csv"], json!({ "header": ["a", "b"], "rows": null }));
     assert_eq!(all(&long)["lines"], 500_000);
@@ -160,11 +160,14 @@ fn only_the_version_that_settled_is_read_and_no_link_is_followed() {
     let file = place.file("a.txt", b"first");
     let parts = BTreeSet::from([Part::Text]);
     std::fs::write(place.path("a.txt"), "longer than before").unwrap();
-    assert_eq!(read(&file, &parts), Err(Unread::Changed { then: 5, now: 18 }));
+    assert_eq!(
+        read(&file, &file.root, &parts),
+        Err(Unread::Changed { then: 5, now: 18 })
+    );
     std::fs::remove_file(place.path("a.txt")).unwrap();
-    assert_eq!(read(&file, &parts), Err(Unread::Gone));
+    assert_eq!(read(&file, &file.root, &parts), Err(Unread::Gone));
     std::os::unix::fs::symlink("/etc/passwd", place.path("a.txt")).unwrap();
-    assert_eq!(read(&file, &parts), Err(Unread::Gone));
+    assert_eq!(read(&file, &file.root, &parts), Err(Unread::Gone));
     let fifo = FileRef {
         relative: "pipe".into(),
         ..file.clone()
@@ -178,7 +181,7 @@ fn only_the_version_that_settled_is_read_and_no_link_is_followed() {
     )
     .unwrap();
     assert_eq!(
-        read(&fifo, &parts),
+        read(&fifo, &fifo.root, &parts),
         Err(Unread::Gone),
         "and nobody waits for its writer"
     );
@@ -186,10 +189,10 @@ fn only_the_version_that_settled_is_read_and_no_link_is_followed() {
         relative: "../a.txt".into(),
         ..file.clone()
     };
-    assert!(read(&outside, &parts).is_err());
+    assert!(read(&outside, &outside.root, &parts).is_err());
     let away = FileRef {
         root: Path::new("/no/such/folder").into(),
         ..file
     };
-    assert_eq!(read(&away, &parts), Err(Unread::Away(Away::Missing)));
+    assert_eq!(read(&away, &away.root, &parts), Err(Unread::Away(Away::Missing)));
 }

@@ -20,11 +20,13 @@ mod looks;
 mod remember;
 mod scans;
 mod sets;
+mod step;
 
 use super::candidates::Candidates;
 use super::status::{self, Looked, Mode, WatchStatus};
 use super::sweep::{Arms, Progress, lock};
 use crate::clock::Clock;
+use crate::ground::Ground;
 use crate::pulse::Pulse;
 use crate::source::Watch;
 use crate::source::memory::Memory;
@@ -34,6 +36,7 @@ use crate::source::together::Sets;
 use crate::source::wanted::Wants;
 use crate::source::watch::{Hint, Watcher};
 use crate::store::{Store, StoreError};
+use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,6 +116,10 @@ pub struct Folder {
     store: Store,
     clock: Clock,
     origin: Instant,
+    /// The time when it began, for a clock that is moved by hand.
+    began: Timestamp,
+    /// Where the folder really lies.
+    ground: Ground,
     watcher: Option<Arc<Watcher>>,
     /// Why there is no watcher.
     unwatched: Option<String>,
@@ -148,6 +155,8 @@ pub struct Folder {
     stop: Arc<AtomicBool>,
     scanning: bool,
     reading: bool,
+    /// When the whole scan that runs began.
+    scan_began: Option<Timestamp>,
     wanted_scan: bool,
     next_scan: Duration,
     /// How long the last one took.
@@ -181,6 +190,7 @@ impl Folder {
             Ok(watcher) => (Some(watcher), None),
             Err(why) => (None, Some(why)),
         };
+        let began = clock.now();
         let case = status::case(&watch.root);
         let status = WatchStatus {
             root: watch.root.clone(),
@@ -194,6 +204,7 @@ impl Folder {
             skipped: 0,
             unreadable: 0,
             last_scan: None,
+            scan_began: None,
             scan_ms: 0,
             last_event: None,
             folder: None,
@@ -205,6 +216,8 @@ impl Folder {
             store,
             clock,
             origin: Instant::now(),
+            began,
+            ground: Ground::default(),
             watcher,
             unwatched,
             once,
@@ -228,6 +241,7 @@ impl Folder {
             stop: Arc::default(),
             scanning: false,
             reading: false,
+            scan_began: None,
             wanted_scan: true,
             next_scan: Duration::ZERO,
             last_scan: Duration::ZERO,
@@ -260,6 +274,9 @@ impl Folder {
     }
 
     fn now(&self) -> Duration {
+        if self.clock.is_by_hand() {
+            return Duration::try_from(self.clock.now().duration_since(self.began)).unwrap_or_default();
+        }
         self.origin.elapsed()
     }
 
