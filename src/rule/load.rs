@@ -8,8 +8,8 @@
 //! | file | is about |
 //! |---|---|
 //! | [`trigger`] | `when:` and the watches it needs |
-//! | [`files`] | which files, and which belong together |
 //! | [`absence`] | those of them with a deadline or a limit |
+//! | [`files`] | which files, and which belong together |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
 //! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
@@ -505,8 +505,9 @@ impl Loader<'_> {
             } else {
                 told
             };
-            // Without work, what is over is the case, and there is no job to speak of.
-            let words = words_of(has_work.then_some(branch));
+            // Without work, what is over is the case: an absence then says what came, and there is no job of ours.
+            let ended = has_work || kinds.iter().any(|kind| kind.is_absence());
+            let words = words_of(ended.then_some(branch));
             let said = words.clone().with_telling(told.0, told.1);
             loader.outcome(&at.key(key), &name, written, (&words, &said), damaged)
         };

@@ -21,6 +21,7 @@
 pub mod csv;
 
 use crate::event::FileRef;
+use crate::ground::Ground;
 use crate::mail::attachment;
 use crate::source::root::{Away, Look, Meta, Root, judge};
 use csv::Rows;
@@ -111,9 +112,13 @@ pub enum Unread {
     Failed(String),
 }
 
-/// Reads what is asked of `file`, whose root lies at `place`: each fact under its word.
-pub fn read(file: &FileRef, place: &Path, parts: &BTreeSet<Part>) -> Result<Map<String, Value>, Unread> {
-    read_within(file, place, parts, LONGEST)
+/// Reads what is asked of `file`, which lies on `ground`: each fact under its word.
+pub fn read(file: &FileRef, parts: &BTreeSet<Part>, ground: &Ground) -> Result<Map<String, Value>, Unread> {
+    let there = FileRef {
+        root: ground.at(&file.root).into_owned(),
+        ..file.clone()
+    };
+    read_within(&there, parts, LONGEST)
 }
 
 fn read_within(

@@ -587,6 +587,19 @@ pub struct SeenFile {
     pub gone: bool,
 }
 
+/// A file that lies in a watched folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lying {
+    /// The path below the folder, byte for byte.
+    pub relative: PathBuf,
+    /// Bytes when last seen.
+    pub size: u64,
+    /// Modification time when last seen, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Since when it is known as it is.
+    pub since: Timestamp,
+}
+
 /// A file that a complete scan no longer met, and whose going is to be told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Removal {
@@ -605,19 +618,6 @@ pub enum Removed {
     Known,
     /// Work on this file waits or is being done, and may be what took it away: nothing was changed, ask again.
     InHand,
-}
-
-/// A file that lies in a watched folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lying {
-    /// The path below the folder, byte for byte.
-    pub relative: PathBuf,
-    /// Bytes when last seen.
-    pub size: u64,
-    /// Modification time when last seen, nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Since when it is known as it is.
-    pub since: Timestamp,
 }
 
 /// A watch the store remembers.

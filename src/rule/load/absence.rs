@@ -406,6 +406,13 @@ fn watched(
         matching,
         ignore,
         recursive,
-        ..FileArrives::default()
+        min_size: None,
+        max_size: None,
+        settle: None,
+        marker: None,
+        existing: None,
+        identity: None,
+        complete_when: None,
+        together: None,
     }
 }

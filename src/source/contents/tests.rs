@@ -31,11 +31,11 @@ impl Place {
 }
 
 fn all(file: &FileRef) -> Map<String, Value> {
-    read(file, &file.root, &Part::ALL.into()).unwrap()
+    read(file, &Part::ALL.into(), &Ground::default()).unwrap()
 }
 
 fn one(file: &FileRef, part: Part) -> Value {
-    read(file, &file.root, &[part].into()).unwrap()[part.as_str()].clone()
+    read(file, &[part].into(), &Ground::default()).unwrap()[part.as_str()].clone()
 }
 
 #[test]
@@ -50,7 +50,10 @@ fn everything_is_read_in_one_go_and_only_what_was_asked() {
     assert_eq!(facts["mime"], "text/csv");
     let me = rustix::process::getuid().as_raw();
     assert_eq!(facts["owner"], user(me).as_str());
-    assert_eq!(read(&file, &file.root, &BTreeSet::new()).unwrap(), Map::new());
+    assert_eq!(
+        read(&file, &BTreeSet::new(), &Ground::default()).unwrap(),
+        Map::new()
+    );
     let abc = place.file("abc", b"abc");
     let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert_eq!(one(&abc, Part::Sha256), known);
@@ -161,13 +164,13 @@ fn only_the_version_that_settled_is_read_and_no_link_is_followed() {
     let parts = BTreeSet::from([Part::Text]);
     std::fs::write(place.path("a.txt"), "longer than before").unwrap();
     assert_eq!(
-        read(&file, &file.root, &parts),
+        read(&file, &parts, &Ground::default()),
         Err(Unread::Changed { then: 5, now: 18 })
     );
     std::fs::remove_file(place.path("a.txt")).unwrap();
-    assert_eq!(read(&file, &file.root, &parts), Err(Unread::Gone));
+    assert_eq!(read(&file, &parts, &Ground::default()), Err(Unread::Gone));
     std::os::unix::fs::symlink("/etc/passwd", place.path("a.txt")).unwrap();
-    assert_eq!(read(&file, &file.root, &parts), Err(Unread::Gone));
+    assert_eq!(read(&file, &parts, &Ground::default()), Err(Unread::Gone));
     let fifo = FileRef {
         relative: "pipe".into(),
         ..file.clone()
@@ -181,7 +184,7 @@ fn only_the_version_that_settled_is_read_and_no_link_is_followed() {
     )
     .unwrap();
     assert_eq!(
-        read(&fifo, &fifo.root, &parts),
+        read(&fifo, &parts, &Ground::default()),
         Err(Unread::Gone),
         "and nobody waits for its writer"
     );
@@ -189,10 +192,13 @@ fn only_the_version_that_settled_is_read_and_no_link_is_followed() {
         relative: "../a.txt".into(),
         ..file.clone()
     };
-    assert!(read(&outside, &outside.root, &parts).is_err());
+    assert!(read(&outside, &parts, &Ground::default()).is_err());
     let away = FileRef {
         root: Path::new("/no/such/folder").into(),
         ..file
     };
-    assert_eq!(read(&away, &away.root, &parts), Err(Unread::Away(Away::Missing)));
+    assert_eq!(
+        read(&away, &parts, &Ground::default()),
+        Err(Unread::Away(Away::Missing))
+    );
 }
