@@ -266,7 +266,6 @@ async fn a_batch_is_recorded_whole_and_read_back_as_it_was(place: Place) {
             baseline: true,
         }],
         marks: vec![("slot".to_owned(), json!({"last": 3}))],
-        unmarked: vec![],
     };
     let id = store.record(batch.clone()).await.unwrap()[0].id;
     let store = place.open().await;

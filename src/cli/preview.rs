@@ -236,7 +236,12 @@ fn wanted<'a>(
                 };
                 let mut facts = facts::facts(event, rule, &surroundings);
                 // Where the file is not there any more, the mail shows what it lacks.
-                let _ = Learned::default().tell(&event.happening, &rule.asks.texts, &mut facts);
+                let _ = Learned::default().tell(
+                    &setup.settings.ground,
+                    &event.happening,
+                    &rule.asks.texts,
+                    &mut facts,
+                );
                 let when = format!("event {}: {}", event.id, event.happening.subject);
                 vec![(when, facts, event.happening.file.as_ref())]
             }

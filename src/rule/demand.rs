@@ -59,7 +59,13 @@ impl Learned {
     /// read already.
     ///
     /// The error is one sentence that names the file: it is no longer the version that settled, or cannot be read.
-    pub fn tell(&mut self, event: &NewEvent, wish: &Wish, facts: &mut Value) -> Result<(), String> {
+    pub fn tell(
+        &mut self,
+        ground: &Ground,
+        event: &NewEvent,
+        wish: &Wish,
+        facts: &mut Value,
+    ) -> Result<(), String> {
         let Some(file) = &event.file else { return Ok(()) };
         if wish.is_empty() || event.kind == crate::event::Kind::FileRemoved {
             return Ok(());

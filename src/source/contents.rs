@@ -30,6 +30,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Largest file that is hashed.
@@ -122,10 +123,11 @@ pub fn read(file: &FileRef, parts: &BTreeSet<Part>, ground: &Ground) -> Result<M
 
 fn read_within(
     file: &FileRef,
+    place: &Path,
     parts: &BTreeSet<Part>,
     longest: Duration,
 ) -> Result<Map<String, Value>, Unread> {
-    let root = Root::open(&file.root).map_err(Unread::Away)?;
+    let root = Root::open(place).map_err(Unread::Away)?;
     let mut handle = root.file(&file.relative).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => Unread::Gone,
         other => Unread::Failed(other.to_string()),
