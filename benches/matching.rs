@@ -6,7 +6,7 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
-use globset::{Glob, GlobSet};
+use globset::Glob;
 use jiff::Timestamp;
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use tidings::event::{Event, EventId, FileRef, Kind, NewEvent};
 use tidings::rule::index::Rules;
 use tidings::rule::{Outcome, Rule, Trigger};
 use tidings::source::Wanted;
+use tidings::source::wanted::Ignore;
 
 fn rules(count: usize) -> Rules {
     Rules::new(
@@ -28,7 +29,7 @@ fn rules(count: usize) -> Rules {
                     watch: format!("watch-{number}"),
                     wanted: Wanted {
                         matching: Glob::new("*.pdf").unwrap().compile_matcher(),
-                        ignore: GlobSet::empty(),
+                        ignore: Ignore::default(),
                         recursive: false,
                         min_size: 0,
                         max_size: None,

@@ -12,6 +12,7 @@
 mod housekeeping;
 pub mod notify;
 mod reload;
+mod space;
 
 use crate::action::work;
 use crate::app::notify::{Stop, Supervisor};

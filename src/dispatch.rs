@@ -13,7 +13,7 @@
 //! ```
 
 use crate::action::email::{self, Composing};
-use crate::action::{Work, work};
+use crate::action::{Work, spare, work};
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::entry::{Body, Kind, NewEntry, OnUnknown, Reason};
@@ -27,6 +27,7 @@ use crate::sender;
 use crate::store::{Admission, RuleVerdict, Store, StoreError};
 use crate::template::Templates;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,6 +123,21 @@ impl Dispatcher {
         }
     }
 
+    /// Accounts that need a person: asked only where a trouble is to be told.
+    async fn ailing(&self, events: &[Event]) -> Result<BTreeSet<String>, StoreError> {
+        if events
+            .iter()
+            .all(|event| event.happening.kind != event::Kind::Trouble)
+        {
+            return Ok(BTreeSet::new());
+        }
+        let open = self.store.open_cases().await?.into_iter();
+        Ok(open
+            .filter(|case| case.kind == "account")
+            .map(|case| case.subject)
+            .collect())
+    }
+
     /// Dispatches until the journal has nothing pending. Tells how many events that were.
     pub async fn drain(&self) -> Result<usize, StoreError> {
         let mut count = 0;
@@ -131,13 +147,14 @@ impl Dispatcher {
                 return Ok(count);
             }
             count += events.len();
+            let ailing = self.ailing(&events).await?;
             let plan = Arc::clone(&self.plan.borrow());
             let (store, now, pulse) = (self.store.clone(), self.clock.now(), self.pulse.clone());
             let prepared = tokio::task::spawn_blocking(move || {
                 let each = events.iter().map(|event| {
                     // Large attachments take their time; each one done is progress.
                     pulse.tick();
-                    admission(event, &plan, &store, now).map_err(|error| (event.id, error))
+                    admission(event, &plan, &store, &ailing, now).map_err(|error| (event.id, error))
                 });
                 each.collect::<Vec<_>>()
             });
@@ -197,7 +214,13 @@ fn held(admission: &Admission) -> impl Iterator<Item = Option<(EventId, String, 
 /// What one event leads to. Reads files it must attach; changes nothing.
 ///
 /// The error is our own disk's; what was written until then is given up.
-fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) -> io::Result<Admission> {
+fn admission(
+    event: &Event,
+    plan: &Plan,
+    store: &Store,
+    ailing: &BTreeSet<String>,
+    now: jiff::Timestamp,
+) -> io::Result<Admission> {
     let mut made = Admission {
         event: Some(event.id),
         entries: Vec::new(),
@@ -210,6 +233,7 @@ fn admission(event: &Event, plan: &Plan, store: &Store, now: jiff::Timestamp) ->
             rule: &found.rule,
             plan,
             store,
+            ailing,
             now,
         };
         let answer = match found.why {
@@ -240,6 +264,7 @@ struct Asked<'a> {
     rule: &'a Rule,
     plan: &'a Plan,
     store: &'a Store,
+    ailing: &'a BTreeSet<String>,
     now: jiff::Timestamp,
 }
 
@@ -317,6 +342,8 @@ impl Asked<'_> {
             .and_then(Value::as_str)
             .map(PathBuf::from);
         for (number, spec) in specs.iter().enumerate() {
+            // The news of an account's trouble does not wait for that account.
+            let spec = &*spare::sparing(spec, facts, settings, self.ailing);
             let mut entry = email::prepare(
                 spec,
                 &self.key(part, &format!("mail-{number}")),

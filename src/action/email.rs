@@ -28,6 +28,8 @@ const INLINE: usize = 256 * 1024;
 pub struct MailSpec {
     /// Which account sends.
     pub account: String,
+    /// The rule names it; else it is the default.
+    pub account_named: bool,
     /// From.
     pub from: Mailbox,
     /// To; at least one.

@@ -264,6 +264,8 @@ impl Vocabulary {
                         "text": "the sign-in was refused: AADSTS50173, the grant was revoked",
                         "steps": ["Run `tidings auth login office`."],
                         "since": "2026-03-02T08:20:00+01:00",
+                        "ended": null,
+                        "lasted": null,
                     }}),
                 ),
                 TriggerWord::Job => ("", json!({})),
@@ -272,7 +274,9 @@ impl Vocabulary {
                 facts.extend(self.always_there(trigger));
             }
             if trigger != TriggerWord::Job && self.branch.is_none() {
+                let over = (trigger == TriggerWord::Trouble).then(|| over(&facts));
                 samples.push(Sample { when, facts });
+                samples.extend(over);
                 continue;
             }
             for (when, job) in jobs() {
@@ -362,6 +366,17 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     };
     facts.insert("data".to_owned(), data);
     Value::Object(facts)
+}
+
+/// The same trouble when it is over.
+fn over(facts: &Value) -> Sample {
+    let mut facts = facts.clone();
+    facts["trouble"]["ended"] = json!("2026-03-02T08:29:30+01:00");
+    facts["trouble"]["lasted"] = json!(570);
+    Sample {
+        when: "the trouble is over",
+        facts,
+    }
 }
 
 /// Steps from `value`, which is `path[0]`, down the rest of `path`.

@@ -438,11 +438,18 @@ impl Loader<'_> {
                 mails = prepared;
             }
         }
+        let troubles = raw
+            .when
+            .0
+            .iter()
+            .all(|trigger| matches!(trigger, raw::Trigger::Trouble(_)));
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            if !has_work && !damaged {
+            // Without work, what is over is a trouble.
+            let of_trouble = branch == Branch::Recovery && troubles;
+            if !has_work && !damaged && !of_trouble {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
@@ -452,7 +459,8 @@ impl Loader<'_> {
                         ),
                 );
             }
-            loader.outcome(&at.key(key), &name, written, &words_of(Some(branch)), damaged)
+            let words = words_of(Some(branch).filter(|_| has_work));
+            loader.outcome(&at.key(key), &name, written, &words, damaged)
         };
         if let Some(written) = &raw.on_success {
             let made = outcome(self, "on_success", Some(written), Branch::Success);

@@ -211,6 +211,13 @@ impl Store {
         self.read(move |connection| lists::event(connection, id)).await
     }
 
+    /// Whether an event is a trouble, or came of one: the work it is the end of was asked for by a trouble, or by
+    /// the end of work that was.
+    pub async fn comes_of_a_trouble(&self, id: EventId) -> Result<bool, StoreError> {
+        self.read(move |connection| outbox::comes_of_a_trouble(connection, id))
+            .await
+    }
+
     /// How often a rule said what (`fired`, `condition_false`, ..) of the events recorded since then.
     pub async fn said(&self, rule: &str, since: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
         let rule = rule.to_owned();

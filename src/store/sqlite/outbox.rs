@@ -97,9 +97,10 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> 
     {
         let case = NewCase {
             key: case_of(new.kind, EntryId(id)),
+            // What was never made, no server has refused: it is the rule that cannot do what it says.
             kind: match new.kind {
-                Kind::Mail => "mail".to_owned(),
-                Kind::Work => "rule".to_owned(),
+                Kind::Mail if !new.effect.is_empty() => "mail".to_owned(),
+                Kind::Mail | Kind::Work => "rule".to_owned(),
             },
             subject: format!("{} {id} of rule {}", new.kind.as_str(), new.rule),
             reason: reason.clone(),
@@ -118,18 +119,33 @@ fn case_of(kind: Kind, id: EntryId) -> String {
     format!("{}:{id}", kind.as_str())
 }
 
-/// The news of a trouble that cannot be told opens no case: the case would be news again.
+/// The news of a trouble that cannot be told opens no case: the case would be news again. Nor does what such news
+/// led to, by whatever way.
 fn is_news_of_a_trouble(tx: &Tx<'_>, new: &NewEntry) -> Result<bool, StoreError> {
-    let Some(event) = new.event else {
-        return Ok(false);
-    };
-    let kind: Option<String> = first(
-        tx.connection,
-        "SELECT kind FROM event WHERE id = $1",
-        &[&event.0],
-        |row| Ok(row.get(0)?),
+    for event in new.event.iter().chain(&new.answers) {
+        if comes_of_a_trouble(tx.connection, *event)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether an event is a trouble, or one is behind it: the work it is the end of was asked for by a trouble, or by
+/// the end of work that was.
+pub(in crate::store) fn comes_of_a_trouble(
+    connection: &rusqlite::Connection,
+    event: event::EventId,
+) -> Result<bool, StoreError> {
+    // UNION, not UNION ALL: a circle of causes ends.
+    let found = first(
+        connection,
+        "WITH RECURSIVE cause (id) AS (
+             SELECT $1 UNION SELECT origin_event FROM event JOIN cause USING (id) WHERE origin_event IS NOT NULL
+         ) SELECT 1 FROM event JOIN cause USING (id) WHERE kind = $2 LIMIT 1",
+        &[&event.0, &event::Kind::Trouble.as_str()],
+        |_| Ok(()),
     )?;
-    Ok(kind.as_deref() == Some(event::Kind::Trouble.as_str()))
+    Ok(found.is_some())
 }
 
 /// Removes a spool file after the commit, unless an entry refers to it.
