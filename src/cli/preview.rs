@@ -275,7 +275,9 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Given>, store: &Store, ar
 /// The facts of each way to get to a mail, and what that way is. Of the ways a job can end, those that start the
 /// rule.
 fn samples(rule: &Rule, branch: Option<Branch>) -> Vec<(&'static str, Value)> {
-    let vocabulary = facts::vocabulary(rule, branch);
+    // Without work, what recovers is a trouble: no job brings its facts.
+    let vocabulary = facts::vocabulary(rule, branch.filter(|_| !rule.work.is_empty()));
+    let over = branch == Some(Branch::Recovery) && rule.work.is_empty();
     let ends = |ok: bool, signal: bool| {
         branch.is_some()
             || rule.triggers.iter().any(|trigger| match trigger {
@@ -285,17 +287,19 @@ fn samples(rule: &Rule, branch: Option<Branch>) -> Vec<(&'static str, Value)> {
                 _ => false,
             })
     };
-    let mut samples: Vec<(&'static str, Value)> = vocabulary
-        .cases()
-        .iter()
-        .filter(
-            |sample| match sample.facts.get("job").and_then(|job| job.get("ok")) {
-                Some(ok) => ends(ok == &Value::Bool(true), !sample.facts["job"]["signal"].is_null()),
-                None => true,
-            },
-        )
-        .map(|sample| (sample.when, sample.facts.clone()))
-        .collect();
+    let fits = |facts: &Value| {
+        let job = facts.get("job").filter(|job| job.get("ok").is_some());
+        let trouble = facts.get("trouble");
+        job.is_none_or(|job| ends(job["ok"] == true, !job["signal"].is_null()))
+            && trouble.is_none_or(|trouble| trouble["ended"].is_string() == over)
+    };
+    let mut samples: Vec<(&'static str, Value)> = Vec::new();
+    for sample in vocabulary.cases().iter().filter(|sample| fits(&sample.facts)) {
+        // An outcome of work reads the same whatever started the work.
+        if branch.is_none() || samples.iter().all(|(when, _)| *when != sample.when) {
+            samples.push((sample.when, sample.facts.clone()));
+        }
+    }
     if samples.is_empty() {
         // Whatever the rule's triggers are, there is something to show.
         samples = vocabulary
@@ -315,8 +319,6 @@ fn samples(rule: &Rule, branch: Option<Branch>) -> Vec<(&'static str, Value)> {
             sample["job"]["recovered"] = json!(true);
         }
     }
-    // An outcome of work reads the same whatever started the work.
-    samples.dedup_by(|one, other| branch.is_some() && one.0 == other.0);
     samples
 }
 
@@ -328,7 +330,7 @@ fn own(sample: &mut Value, rule: &Rule, branch: Option<Branch>) {
         "description": rule.description.as_deref().unwrap_or_default(),
     });
     sample["host"] = json!(crate::app::host());
-    if branch.is_some() {
+    if branch.is_some() && !rule.work.is_empty() {
         sample["job"]["name"] = json!(rule.name);
     }
 }
