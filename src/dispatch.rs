@@ -444,7 +444,7 @@ impl Asked<'_> {
             lane: self.rule.name.clone(),
             effect: Vec::new(),
             body: Body::None,
-            summary: json!({ "problem": reason.text }),
+            summary: json!({ "problem": reason.text, "fault": if part == "if" { "condition" } else { "work" } }),
             on_unknown: OnUnknown::Hold,
             due: self.now,
             held: Some(reason),

@@ -192,7 +192,8 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
         .subject
         .as_ref()
         .map(|text| rendered("subject", text, with))
-        .transpose()?;
+        .transpose()
+        .inspect_err(|_| entry.summary["fault"] = "template".into())?;
     if let Some(subject) = &subject {
         entry.summary["subject"] = one_line(subject, MAX_SUBJECT).into();
     }
@@ -216,7 +217,8 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
                 "Mend the template (`tidings check` shows the place), then retry the mail.".to_owned(),
             ],
             ..Reason::new(error.to_string())
-        })?;
+        })
+        .inspect_err(|_| entry.summary["fault"] = "template".into())?;
     entry.summary["subject"] = mail.subject.clone().into();
 
     let envelope = Envelope::new(

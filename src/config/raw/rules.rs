@@ -189,7 +189,7 @@ pub enum TroubleOf {
     Mail,
     /// A folder cannot be watched.
     Watch,
-    /// A rule cannot do what it says: its condition or a template failed, a recipient is not allowed.
+    /// A rule cannot do what it says: its condition or template failed.
     Rule,
     /// Little space is left where events and mails are kept.
     Store,

@@ -97,9 +97,8 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> 
     {
         let case = NewCase {
             key: case_of(new.kind, EntryId(id)),
-            // What was never made, no server has refused: it is the rule that cannot do what it says.
             kind: match new.kind {
-                Kind::Mail if !new.effect.is_empty() => "mail".to_owned(),
+                Kind::Mail if new.summary.get("fault").is_none() => "mail".to_owned(),
                 Kind::Mail | Kind::Work => "rule".to_owned(),
             },
             subject: format!("{} {id} of rule {}", new.kind.as_str(), new.rule),
