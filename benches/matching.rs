@@ -29,7 +29,7 @@ fn rules(count: usize) -> Rules {
                     watch: format!("watch-{number}"),
                     wanted: Wanted {
                         matching: Glob::new("*.pdf").unwrap().compile_matcher(),
-                        ignore: Ignore::default(),
+                        ignore: tidings::source::wanted::Ignore::default(),
                         recursive: false,
                         min_size: 0,
                         max_size: None,
@@ -40,9 +40,13 @@ fn rules(count: usize) -> Rules {
                 work: Vec::new(),
                 overlap: Overlap::Queue,
                 mails: Vec::new(),
+                emits: Vec::new(),
                 on_success: Outcome::default(),
                 on_failure: Outcome::default(),
                 on_recovery: Outcome::default(),
+                asks: tidings::rule::demand::Asks::default(),
+                ladder: tidings::rule::ladder::Ladder::default(),
+                telling: tidings::rule::gather::Telling::default(),
             })
             .collect(),
     )

@@ -9,11 +9,13 @@
 //! the wire is waited for, and the rest is given back. Asked again, what is on the wire is left: the next
 //! start lists it as `unknown`.
 
+pub mod alive;
 mod housekeeping;
 pub mod notify;
 mod reload;
 mod space;
 
+use crate::action::run::Commands;
 use crate::action::work;
 use crate::app::notify::{Stop, Supervisor};
 use crate::app::reload::{Live, first_look};
@@ -31,6 +33,7 @@ use crate::rule::load::{self, Away, Setup};
 use crate::rule::{Rule, Trigger};
 use crate::sender::{SenderError, Senders};
 use crate::source::Watch;
+use crate::source::absence::{AbsenceSource, Expectation};
 use crate::source::file::FileSource;
 use crate::source::schedule::{Schedule, ScheduleSource};
 use crate::store::lock::{Lock, LockError};
@@ -107,6 +110,14 @@ pub struct Left {
     pub stopped: bool,
 }
 
+impl Left {
+    /// Whether it looked everywhere, did what could be done, and no account needs a person. Mails may
+    /// wait for a server.
+    fn is_well(&self) -> bool {
+        !self.stopped && self.accounts.is_empty() && self.blind.is_empty()
+    }
+}
+
 /// Every part, made and not yet started.
 pub struct App {
     options: Options,
@@ -117,6 +128,7 @@ pub struct App {
     live: Live,
     files: FileSource,
     schedules: ScheduleSource,
+    absence: AbsenceSource,
     dispatcher: Dispatcher,
     delivery: Delivery,
     gone: mpsc::UnboundedReceiver<FileRef>,
@@ -153,7 +165,7 @@ impl App {
                 "the last run ended without a stop"
             );
         }
-        housekeeping::pick_up_reports(&settings, &store).await;
+        housekeeping::pick_up(&settings, &store).await;
         close_cases(&store, &settings).await;
 
         let keeper = Keeper::open(
@@ -172,6 +184,12 @@ impl App {
             plan_of(&settings, &rules, senders),
         );
         let (files, files_handle) = FileSource::new(watches, store.clone(), clock.clone());
+        let (absence, absence_handle) = AbsenceSource::new(
+            expectations_of(&rules),
+            store.clone(),
+            clock.clone(),
+            Some(files_handle.clone()),
+        );
         let live = Live {
             keeper: watch::Sender::new(keeper),
             delivery: watch::Sender::new(Arc::new(delivery_plan)),
@@ -179,6 +197,7 @@ impl App {
             settings: watch::Sender::new(Arc::new(settings)),
             files: files_handle,
             schedules: schedules_handle,
+            absence: absence_handle,
             watched,
         };
         let (dispatch_pulse, delivery_pulse, store_pulse) = (
@@ -190,6 +209,7 @@ impl App {
             vec![
                 files.pulse(),
                 schedules.pulse(),
+                absence.pulse(),
                 dispatch_pulse.clone(),
                 delivery_pulse.clone(),
                 store_pulse.clone(),
@@ -221,6 +241,7 @@ impl App {
             live,
             files,
             schedules,
+            absence,
             dispatcher,
             delivery,
             gone,
@@ -258,6 +279,7 @@ impl App {
             mut live,
             files,
             schedules,
+            absence,
             dispatcher,
             delivery,
             mut gone,
@@ -267,10 +289,20 @@ impl App {
         } = self;
         let mut tasks = Tasks::new();
         let stopping = tasks.stop();
+        tasks.spawn(
+            "alive",
+            alive::run(
+                store.clone(),
+                live.settings.subscribe(),
+                progress.clone(),
+                stopping.clone(),
+            ),
+        );
         let mut supervisor = Supervisor::start(progress, delivery::NAME, stopping.clone());
         let looked = first_look(store.clone(), live.watched.clone(), clock.now());
         tasks.spawn("files", files.run(stopping.clone()));
         tasks.spawn("schedules", schedules.run(stopping.clone()));
+        tasks.spawn("absence", absence.run(stopping.clone()));
         tasks.spawn("dispatch", dispatcher.run(stopping.clone()));
         tasks.spawn(delivery::NAME, delivery.run(stopping.clone(), stop.now.clone()));
         tasks.spawn(
@@ -349,7 +381,8 @@ impl App {
         let before = self.store.counts().await?;
         let notice = async {
             self.files.look().await?;
-            self.schedules.look().await
+            self.schedules.look().await?;
+            self.absence.look().await
         };
         // What was not noticed is noticed next time.
         tokio::select! {
@@ -359,6 +392,8 @@ impl App {
         while !stop.soon.is_cancelled() {
             let dispatched = self.dispatcher.drain().await?;
             self.delivery.drain(&stop.soon, &stop.now).await?;
+            // Work that ended may be what was missing.
+            self.absence.look().await?;
             if dispatched == 0 && self.store.pending_events(1).await?.is_empty() {
                 break;
             }
@@ -377,6 +412,15 @@ impl App {
         // A renewal under way is waited for all the same: given up, somebody would have to sign in again.
         keeper.quiet().await;
         let left = left(&before, &after, &self.store.open_cases().await?, stopped);
+        if let Some(alive) = settings.alive.as_ref().filter(|_| left.is_well()) {
+            let called = tokio::select! {
+                called = alive::call(alive, None) => Some(called),
+                () = stop.soon.cancelled() => None,
+            };
+            if let Some(called) = called {
+                alive::note(&self.store, &called).await;
+            }
+        }
         housekeeping::forget(&self.store, &settings).await;
         Ok(left)
     }
@@ -425,6 +469,17 @@ fn oauth_accounts(settings: &Settings) -> Vec<(String, crate::config::settings::
         .collect()
 }
 
+/// What a set of rules expects, or does not want to go on.
+pub fn expectations_of(rules: &[Rule]) -> Vec<Expectation> {
+    let triggers = rules.iter().flat_map(|rule| &rule.triggers);
+    triggers
+        .filter_map(|trigger| match trigger {
+            Trigger::Absence(expectation) => Some((**expectation).clone()),
+            _ => None,
+        })
+        .collect()
+}
+
 /// The schedules of a set of rules, each under its rule's name.
 pub fn schedules_of(rules: &[Rule]) -> Vec<(String, Schedule)> {
     rules
@@ -438,7 +493,8 @@ pub fn schedules_of(rules: &[Rule]) -> Vec<(String, Schedule)> {
         .collect()
 }
 
-fn rules_plan_of(
+/// What the dispatcher works by, of a setup.
+pub fn rules_plan_of(
     settings: Settings,
     templates: crate::template::Templates,
     rules: Vec<Rule>,
@@ -456,7 +512,8 @@ fn rules_plan_of(
     }
 }
 
-fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::Plan {
+/// What delivery works by, of a setup.
+pub fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::Plan {
     delivery::Plan {
         senders,
         overlap: rules
@@ -471,6 +528,8 @@ fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::P
         },
         setup: settings.dir.clone(),
         logs: housekeeping::logs(settings),
+        ground: settings.ground.clone(),
+        commands: Commands::Real,
     }
 }
 

@@ -15,20 +15,23 @@
 //! When it stops, it begins nothing new, finishes what is on the wire, and gives the rest back.
 
 pub mod perform;
+pub mod step;
 pub mod verdict;
 
-use crate::action::Overlap;
+use crate::action::run::Commands;
+use crate::action::{Overlap, Step, Work};
 use crate::clock::Clock;
 use crate::delivery::perform::{Performed, Performer};
 use crate::delivery::verdict::Retry;
 use crate::entry::{EntryId, Fence, Kind, Leased, Reason, Settlement};
-use crate::event::FileRef;
+use crate::event::{FileRef, members};
+use crate::ground::Ground;
 use crate::pulse::Pulse;
 use crate::sender::Senders;
 use crate::sender::pace::Pacer;
 use crate::store::{Also, Store, StoreError};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +74,10 @@ pub struct Plan {
     pub setup: PathBuf,
     /// Where the output of jobs is kept.
     pub logs: PathBuf,
+    /// Where files really lie.
+    pub ground: Ground,
+    /// Who runs commands.
+    pub commands: Commands,
 }
 
 type LaneKey = (Kind, String);
@@ -98,6 +105,8 @@ pub struct Delivery {
     ours: BTreeMap<EntryId, Fence>,
     running: JoinSet<Performed>,
     by_task: BTreeMap<tokio::task::Id, (LaneKey, EntryId)>,
+    /// The files that running commands work on.
+    on_files: BTreeMap<EntryId, Vec<PathBuf>>,
     jobs_stop: CancellationToken,
 }
 
@@ -122,6 +131,7 @@ impl Delivery {
             ours: BTreeMap::new(),
             running: JoinSet::new(),
             by_task: BTreeMap::new(),
+            on_files: BTreeMap::new(),
             jobs_stop,
         }
     }
@@ -258,7 +268,9 @@ impl Delivery {
         };
         let skip = key.0 == Kind::Work && plan.overlap.get(&key.1) == Some(&Overlap::Skip);
         let room = capacity.saturating_sub(lane.running);
-        if lane.waiting.is_empty() && (room > 0 || skip) {
+        // Those that wait for another run on their file are no reason to begin nothing else.
+        let idle = lane.waiting.len() < AHEAD && free(&lane.waiting, &self.on_files).is_none();
+        if idle && (room > 0 || skip) {
             let ahead = match key.0 {
                 Kind::Mail => AHEAD.max(room).min(room.saturating_mul(8)),
                 // All that wait beside the run that may begin, or runs, are left out.
@@ -269,11 +281,16 @@ impl Delivery {
             for leased in &claimed {
                 self.ours.insert(leased.entry.id, leased.fence);
             }
-            lane.waiting = claimed.into();
+            lane.waiting.extend(claimed);
         }
         while lane.running < capacity
-            && let Some(leased) = lane.waiting.pop_front()
+            && let Some(at) = free(&lane.waiting, &self.on_files)
+            && let Some(leased) = lane.waiting.remove(at)
         {
+            let files = run_on(&leased);
+            if !files.is_empty() {
+                self.on_files.insert(leased.entry.id, files);
+            }
             lane.running += 1;
             if key.0 == Kind::Mail {
                 note_pace(&key.1, plan, now);
@@ -319,6 +336,7 @@ impl Delivery {
             return;
         };
         self.ours.remove(&entry);
+        self.on_files.remove(&entry);
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.running = lane.running.saturating_sub(1);
             if let Some(until) = performed.as_ref().and_then(|performed| performed.pause) {
@@ -406,6 +424,33 @@ impl Delivery {
             }
         }
     }
+}
+
+/// The first entry that may begin as far as files go: no command runs, or comes before it, on one of its own. Two
+/// versions of a file are worked on one after the other, also where a job may run several times at once.
+fn free(waiting: &VecDeque<Leased>, busy: &BTreeMap<EntryId, Vec<PathBuf>>) -> Option<usize> {
+    let mut taken: BTreeSet<PathBuf> = busy.values().flatten().cloned().collect();
+    waiting.iter().position(|leased| {
+        let files = run_on(leased);
+        let is_free = files.iter().all(|file| !taken.contains(file));
+        taken.extend(files);
+        is_free
+    })
+}
+
+/// The files that an entry's command works on; none for everything else.
+fn run_on(leased: &Leased) -> Vec<PathBuf> {
+    if leased.entry.kind != Kind::Work {
+        return Vec::new();
+    }
+    let Ok(work) = serde_json::from_slice::<Work>(&leased.effect) else {
+        return Vec::new();
+    };
+    if !work.steps.iter().any(|step| matches!(step, Step::Run(_))) {
+        return Vec::new();
+    }
+    let files = members(&serde_json::Value::Object(work.facts), work.file.as_ref());
+    files.iter().map(FileRef::path).collect()
 }
 
 /// How many mails of a lane may run at once; or when the pace allows the next.

@@ -180,7 +180,10 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     };
     let state = folder.join("state");
     Settings {
+        emitted: None,
+        alive: None,
         dir: folder.to_owned(),
+        ground: tidings::ground::Ground::default(),
         accounts: [
             account("office", Credential::OAuth2(Box::new(oauth2))),
             account("relay", relay),
@@ -195,6 +198,8 @@ fn setup(folder: &Path, server: &Url) -> Settings {
             template: "plain".into(),
         },
         recipients: Recipients::default(),
+        limits: None,
+        calendars: std::collections::BTreeMap::new(),
         outbox: Outbox {
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),

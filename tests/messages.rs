@@ -316,6 +316,8 @@ impl House {
         };
         let settings = Settings {
             dir: dir.path().join("setup"),
+            emitted: None,
+            alive: None,
             accounts: BTreeMap::from([("office".to_owned(), account)]),
             defaults: Defaults {
                 account: None,
@@ -330,6 +332,7 @@ impl House {
                 )]),
                 allow: None,
             },
+            calendars: BTreeMap::new(),
             outbox: Outbox {
                 store: dir.path().join("state/tidings.db"),
                 first: Duration::from_secs(60),
@@ -338,7 +341,9 @@ impl House {
                 on_unknown: OnUnknown::Resend,
                 keep: Duration::from_secs(86_400),
             },
+            limits: None,
             state: dir.path().join("state"),
+            ground: tidings::ground::Ground::default(),
         };
         House {
             dir,

@@ -7,7 +7,7 @@
     reason = "a test fails by panicking, and says why it was skipped"
 )]
 
-use globset::{Glob, GlobBuilder};
+use globset::GlobBuilder;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Source {
 
 fn wanted(pattern: &str, ignore: &[&str]) -> Wanted {
     let glob = |pattern: &str| GlobBuilder::new(pattern).literal_separator(true).build().unwrap();
-    let ignored: Vec<Glob> = ignore.iter().map(|pattern| glob(pattern)).collect();
+    let ignored: Vec<_> = ignore.iter().map(|pattern| glob(pattern)).collect();
     Wanted {
         matching: glob(pattern).compile_matcher(),
         ignore: Ignore::new(&ignored),
@@ -73,6 +73,8 @@ impl Place {
             identity: Identity::Metadata,
             existing: Existing::Ignore,
             wanted: vec![wanted("**", &["*.tmp"])],
+            removed: Vec::new(),
+            sets: Vec::new(),
             scan_every: Duration::from_secs(3600),
         };
         Place { dir, store, watch }

@@ -6,11 +6,12 @@
 //! | a template that gives the event's file | below the watched folder's handle, no link followed, and only if size and time are still those that settled |
 //! | another template | the same way, below the watched folder or the setup folder |
 //! | a path written out | any regular file; its last step is no link |
+//! | `{{files}}` | each file of the event's set, in the same way as the event's file |
 //! | `job.log` | the log of the job this mail is about |
 
 use crate::config::settings::Settings;
 use crate::entry::Reason;
-use crate::event::{FileRef, shown};
+use crate::event::{FileRef, members, shown};
 use crate::mail::attachment::{SNIFF, media_type, safe_name};
 use crate::mail::message::encoded_size;
 use crate::mail::zip::Archive;
@@ -20,6 +21,9 @@ use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
+
+/// What attaches all files of a set.
+const ALL: &str = "{{files}}";
 
 /// Where attachments are looked for.
 #[derive(Clone, Copy)]
@@ -109,6 +113,60 @@ pub fn open(texts: &[Text], places: &Places<'_>) -> Result<Attachments, Reason> 
     Ok(opened)
 }
 
+/// Most files opened for one mail of several events.
+const MOST: usize = 100;
+
+/// Opens what `attach:` means for a mail of several events: what is written out once, what a template gives for
+/// each of them. A file that cannot be had is left out, and why is told in the mail; an error is a template's.
+pub fn open_each<'a>(
+    texts: &[Text],
+    all: &Places<'_>,
+    each: impl Iterator<Item = Places<'a>>,
+) -> Result<Attachments, Reason> {
+    let mut opened = Attachments {
+        files: Vec::new(),
+        omitted: Vec::new(),
+    };
+    let is_log = |text: &Text| text.literal() == Some("job.log");
+    let (once, often): (Vec<&Text>, Vec<&Text>) = texts
+        .iter()
+        .partition(|text| text.literal().is_some() && !is_log(text));
+    for text in once {
+        find(text, all, &mut opened)?;
+    }
+    for places in each {
+        for text in &often {
+            let path = match is_log(text) {
+                true => "job.log".to_owned(),
+                false => render(text, &places)?,
+            };
+            if path.is_empty() {
+                continue;
+            }
+            let why = if opened.files.len() >= MOST {
+                "there are too many files for one mail".to_owned()
+            } else {
+                match find(text, &places, &mut opened) {
+                    Ok(()) => continue,
+                    Err(reason) => reason.text,
+                }
+            };
+            opened.omitted.push(Omitted {
+                name: safe_name(Path::new(&path).file_name().unwrap_or_default()),
+                size: 0,
+                path: String::new(),
+                why,
+            });
+        }
+    }
+    Ok(opened)
+}
+
+fn render(text: &Text, places: &Places<'_>) -> Result<String, Reason> {
+    text.render(places.facts)
+        .map_err(|error| Reason::new(format!("`attach: {}`: {error}", text.source())))
+}
+
 /// Bytes of files as encoded in a message.
 pub fn encoded(files: &[Open]) -> u64 {
     files.iter().fold(0, |sum: u64, file| {
@@ -137,7 +195,7 @@ pub fn leave_out(gathered: &mut Attachments, max_size: u64, why: &str) {
 
 /// Packs files into an archive that has no name on disk.
 pub fn pack(files: &[Open], settings: &Settings) -> io::Result<Open> {
-    let scratch = scratch(&settings.state)?;
+    let scratch = scratch(&settings.ground.at(&settings.state))?;
     let mut archive = Archive::new(io::BufWriter::new(&scratch));
     for open in files {
         let time = jiff::Timestamp::from_second(open.mtime.0)
@@ -185,11 +243,16 @@ fn scratch(folder: &Path) -> io::Result<File> {
 /// Opens what one line of `attach:` means.
 fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<(), Reason> {
     let is_log = |path: &str| with.job_log.is_some_and(|log| path == shown(log.as_os_str()));
+    let files = members(with.facts, with.file);
+    if text.source().trim() == ALL {
+        for file in &files {
+            gathered.files.push(settled(file, with)?);
+        }
+        return Ok(());
+    }
     let rendered = match text.literal() {
         Some("job.log") => String::new(),
-        _ => text
-            .render(with.facts)
-            .map_err(|error| Reason::new(format!("`attach: {}`: {error}", text.source())))?,
+        _ => render(text, with)?,
     };
     // `{{job.log}}` means the same.
     if text.literal() == Some("job.log") || is_log(&rendered) {
@@ -202,7 +265,7 @@ fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<()
             });
             return Ok(());
         };
-        let mut open = written_out(log).map_err(|error| unreadable(log, &error))?;
+        let mut open = written_out(log, with).map_err(|error| unreadable(log, &error))?;
         if let Some(job) = with.facts["job"]["name"].as_str() {
             open.shown.name = safe_name(format!("{job}.log").as_ref());
         }
@@ -213,11 +276,14 @@ fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<()
     if rendered.is_empty() {
         return Ok(()); // `{{#if file}}{{file.path}}{{/if}}` without a file
     }
-    let open = match (with.file, text.literal()) {
-        (Some(file), None) if rendered == shown(file.path().as_os_str()) => settled(file)?,
+    let one = files
+        .iter()
+        .find(|file| rendered == shown(file.path().as_os_str()));
+    let open = match (one.or(with.file), text.literal()) {
+        (Some(file), None) if one.is_some() => settled(file, with)?,
         (_, Some(_)) => {
             let path = with.settings.dir.join(&rendered);
-            written_out(&path).map_err(|error| unreadable(&path, &error))?
+            written_out(&path, with).map_err(|error| unreadable(&path, &error))?
         }
         (file, None) => made_by_template(&rendered, file, with)?,
     };
@@ -245,9 +311,10 @@ fn unreadable(path: &Path, error: &io::Error) -> Reason {
 }
 
 /// The event's file, as it settled.
-fn settled(file: &FileRef) -> Result<Open, Reason> {
+fn settled(file: &FileRef, with: &Places<'_>) -> Result<Open, Reason> {
     let path = file.path();
-    let open = below(&file.root, &file.relative).and_then(|handle| Open::new(handle, &path));
+    let open = below(&with.settings.ground.at(&file.root), &file.relative)
+        .and_then(|handle| Open::new(handle, &path));
     let open = open.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Reason {
             steps: vec!["Put the file back, then retry the mail; or cancel it.".to_owned()],
@@ -283,7 +350,13 @@ fn made_by_template(rendered: &str, file: Option<&FileRef>, with: &Places<'_>) -
     let roots = file.map(|file| &file.root).into_iter().chain([dir]);
     for root in roots {
         if let Ok(relative) = path.strip_prefix(root) {
-            return below(root, relative)
+            let ground = &with.settings.ground;
+            let root = if ground.to_read(&path) == path {
+                root.into()
+            } else {
+                ground.at(root)
+            };
+            return below(&root, relative)
                 .and_then(|handle| Open::new(handle, &path))
                 .map_err(|error| unreadable(&path, &error));
         }
@@ -307,8 +380,9 @@ const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY);
 
 /// A path written out in the rule.
-fn written_out(path: &Path) -> io::Result<Open> {
-    let file = rustix::fs::open(path, OPEN, Mode::empty())?;
+fn written_out(path: &Path, with: &Places<'_>) -> io::Result<Open> {
+    let place = with.settings.ground.to_read(path);
+    let file = rustix::fs::open(&*place, OPEN, Mode::empty())?;
     Open::new(File::from(file), path)
 }
 

@@ -9,19 +9,19 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-/// The mail as it shall leave: as the rule says, or, where it tells of a trouble, the rule names no account, and the
-/// default one is in trouble itself, by the first other account that is well and may send from an address of its
+/// Whether the accounts must be looked at: the mail tells of a trouble, and the rule names no account.
+pub fn may_be_needed(spec: &MailSpec, facts: &Value) -> bool {
+    let kind = facts.pointer("/event/type").and_then(Value::as_str);
+    kind == Some("trouble") && !spec.account_named
+}
+
+/// The mail as it shall leave, where it [may be needed](may_be_needed): as the rule says, or, where its account is
+/// in trouble itself, by the first other account that is well and may send from an address of its
 /// own. If there is none, as the rule says: the mail waits for the account.
 ///
 /// `ailing` are the accounts that need a person.
-pub fn sparing<'a>(
-    spec: &'a MailSpec,
-    facts: &Value,
-    settings: &Settings,
-    ailing: &BTreeSet<String>,
-) -> Cow<'a, MailSpec> {
-    let is_trouble = facts.pointer("/event/type").and_then(Value::as_str) == Some("trouble");
-    if !is_trouble || spec.account_named || !ailing.contains(&spec.account) {
+pub fn sparing<'a>(spec: &'a MailSpec, settings: &Settings, ailing: &BTreeSet<String>) -> Cow<'a, MailSpec> {
+    if !ailing.contains(&spec.account) {
         return Cow::Borrowed(spec);
     }
     let other = settings.accounts.values().find_map(|account| {

@@ -5,18 +5,23 @@ pub mod auth;
 pub mod check;
 pub mod demo;
 pub mod docs;
+pub mod emit;
 pub mod events;
 pub mod exec;
 pub mod explain;
 pub mod face;
 pub mod init;
 pub mod outbox;
+pub mod pause;
+mod place;
 pub mod preview;
+pub mod question;
 pub mod run;
 pub mod schema;
 pub mod send;
 pub mod show;
 pub mod status;
+pub mod test;
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;
@@ -68,6 +73,8 @@ pub enum Command {
     Reload(run::ReloadArgs),
     /// Settings, rules and templates: every problem, with file, line, column, hint
     Check(check::Args),
+    /// Play the tests of rules: what happens, and what must follow, a day in a moment
+    Test(test::Args),
     /// What would fire and what would be sent; why a mail was or was not sent
     Explain(explain::Args),
     /// The mails of a rule as they would leave, with sample facts
@@ -80,10 +87,16 @@ pub enum Command {
     Status(status::Args),
     /// What is to be sent or done: list, show, retry, cancel
     Outbox(outbox::Args),
+    /// Let rules be silent for a while; what happens meanwhile is kept. Without a rule: list them
+    Pause(pause::Args),
+    /// Let paused rules go on; what happened meanwhile is sent or dropped
+    Resume(pause::ResumeArgs),
     /// What happened, and what each rule made of it
     Events(events::Args),
     /// Run a command as a job and report how it ended; its exit code is ours
     Exec(exec::Args),
+    /// Report that something happened, for rules with `event` to hear
+    Emit(emit::Args),
     /// Print the JSON Schema of settings or rules, for editors
     Schema(schema::Args),
     /// Print a completion script for a shell
@@ -185,14 +198,18 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Run(args) => run::run(global, args).await,
         Command::Reload(args) => run::reload(global, args).await,
         Command::Check(args) => check::run(global, args).await,
+        Command::Test(args) => test::run(global, args).await,
         Command::Explain(args) => explain::run(global, args).await,
         Command::Preview(args) => preview::run(global, args).await,
         Command::Send(args) => send::run(global, args).await,
         Command::Auth(args) => auth::run(global, args).await,
         Command::Status(args) => status::run(global, args).await,
         Command::Outbox(args) => outbox::run(global, args).await,
+        Command::Pause(args) => pause::run(global, args).await,
+        Command::Resume(args) => pause::resume(global, args).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Exec(args) => exec::run(global, args).await,
+        Command::Emit(args) => emit::run(global, args).await,
         Command::Schema(args) => schema::run(global, args).await,
         Command::Completions(args) => docs::completions(&args),
         Command::Man(args) => docs::man(&args),

@@ -1,7 +1,9 @@
 //! `tidings outbox`: what is to be sent or done, and why it is where it is.
 
+mod many;
+
 use super::{Exit, Global, out, show, tell};
-use crate::entry::{Entry, EntryId, Reason, State};
+use crate::entry::{Entry, EntryId, Reason, State, Verb};
 use crate::store::{Attempt, EntryDetail, EntryFilter, Store};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -29,9 +31,9 @@ enum Command {
         message: bool,
     },
     /// Do them again, the same bytes
-    Retry(Which),
+    Retry(many::Which),
     /// Never do them; also closes the trouble of a mail that was refused for some recipients
-    Cancel(Which),
+    Cancel(many::Which),
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,19 +55,6 @@ struct List {
     json: bool,
 }
 
-#[derive(Debug, clap::Args)]
-#[group(id = "which", required = true, multiple = true, args = ["id", "state"])]
-struct Which {
-    /// Their numbers
-    id: Vec<i64>,
-    /// All that are in this state
-    #[arg(long, value_parser = state)]
-    state: Option<State>,
-    /// As JSON, one object a line
-    #[arg(long)]
-    json: bool,
-}
-
 fn state(word: &str) -> Result<State, String> {
     State::parse(word).ok_or_else(|| {
         let known: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
@@ -82,8 +71,8 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     match args.command {
         Command::List(list) => entries(&store, list).await,
         Command::Show { id, json, message } => entry(&store, EntryId(id), json, message).await,
-        Command::Retry(which) => each(&store, which, "retry").await,
-        Command::Cancel(which) => each(&store, which, "cancel").await,
+        Command::Retry(which) => many::run(&store, which, Verb::Retry).await,
+        Command::Cancel(which) => many::run(&store, which, Verb::Cancel).await,
     }
 }
 
@@ -363,47 +352,4 @@ fn print_message(store: &Store, detail: &EntryDetail) -> Exit {
             Exit::Io
         }
     }
-}
-
-async fn each(store: &Store, which: Which, verb: &str) -> Exit {
-    let mut ids: Vec<EntryId> = which.id.into_iter().map(EntryId).collect();
-    if let Some(state) = which.state {
-        let filter = EntryFilter {
-            states: vec![state],
-            limit: usize::MAX >> 1,
-            ..EntryFilter::default()
-        };
-        match store.entries(filter).await {
-            Ok(found) => ids.extend(found.iter().map(|entry| entry.id)),
-            Err(error) => return super::store_failed(&error),
-        }
-    }
-    let mut exit = Exit::Done;
-    for id in ids {
-        let moved = match verb {
-            "retry" => store.retry(id).await,
-            _ => store.cancel(id).await,
-        };
-        let closed = match verb {
-            // Nothing is left to be mended once a person has decided.
-            "cancel" => store.close_case(&format!("mail:{id}")).await,
-            _ => Ok(false),
-        };
-        match (moved, closed) {
-            (_, Err(error)) => return super::store_failed(&error),
-            (Ok(entry), _) if which.json => out(as_json(&entry)),
-            (Ok(entry), _) => out(format_args!("{id} {}", entry.state.as_str())),
-            (Err(_), Ok(true)) if which.json => out(json!({ "id": id, "trouble": "closed" })),
-            (Err(_), Ok(true)) => out(format_args!("{id} stays as it is; its trouble is closed")),
-            (Err(error), Ok(false)) if which.json => {
-                out(json!({ "id": id, "error": error.to_string() }));
-                exit = Exit::BadInput;
-            }
-            (Err(error), Ok(false)) => {
-                tell(format_args!("error: {error}"));
-                exit = Exit::BadInput;
-            }
-        }
-    }
-    exit
 }

@@ -6,7 +6,9 @@ use crate::action::email::{self, Composing, MailSpec};
 use crate::clock::Clock;
 use crate::entry::Body;
 use crate::event::{Event, EventId, FileRef};
+use crate::rule::demand::Learned;
 use crate::rule::facts::{self, Surroundings};
+use crate::rule::guess;
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
 use crate::rule::{Rule, Trigger};
@@ -152,26 +154,54 @@ fn tempdir(what: &str) -> std::io::Result<PathBuf> {
     Err(std::io::ErrorKind::AlreadyExists.into())
 }
 
-/// Where a rule's mails stand: a name to show, the branch, the mails.
-fn places(rule: &Rule) -> Vec<(&'static str, Option<Branch>, &[MailSpec])> {
-    vec![
-        ("mail", None, rule.mails.as_slice()),
-        (
-            "on_success",
-            Some(Branch::Success),
-            rule.on_success.mails.as_slice(),
-        ),
-        (
-            "on_failure",
-            Some(Branch::Failure),
-            rule.on_failure.mails.as_slice(),
-        ),
-        (
-            "on_recovery",
-            Some(Branch::Recovery),
-            rule.on_recovery.mails.as_slice(),
-        ),
-    ]
+/// One place in a rule where mails stand.
+struct Place<'a> {
+    /// A name to show.
+    name: String,
+    /// The outcome of work it belongs to.
+    branch: Option<Branch>,
+    /// What it says of a case that is open: number of the reminder and of the rung.
+    case: (u32, usize),
+    /// It tells that a case is over.
+    over: bool,
+    mails: &'a [MailSpec],
+}
+
+/// Where a rule's mails stand.
+fn places(rule: &Rule) -> Vec<Place<'_>> {
+    let place = |name: &str, branch, mails| Place {
+        name: name.to_owned(),
+        branch,
+        case: (0, 0),
+        over: false,
+        mails,
+    };
+    let mut all = vec![place("mail", None, rule.mails.as_slice())];
+    if rule.ladder.remind.is_some() {
+        all.push(Place {
+            case: (1, 0),
+            ..place("remind", None, rule.mails.as_slice())
+        });
+    }
+    for (number, rung) in (1..).zip(&rule.ladder.escalate) {
+        all.push(Place {
+            case: (0, number),
+            ..place(&format!("escalate-{number}"), None, rung.mails.as_slice())
+        });
+    }
+    for branch in [Branch::Success, Branch::Failure, Branch::Recovery] {
+        // Without work, what is over is a case, and the facts are those of the trigger.
+        let over = branch == Branch::Recovery && rule.work.is_empty();
+        all.push(Place {
+            over,
+            ..place(
+                branch.as_str(),
+                (!over).then_some(branch),
+                branch.of(rule).mails.as_slice(),
+            )
+        });
+    }
+    all
 }
 
 /// One mail to be shown.
@@ -193,8 +223,9 @@ fn wanted<'a>(
     branch: Option<&str>,
 ) -> Vec<Preview<'a>> {
     let mut all = Vec::new();
-    for (place, outcome, mails) in places(rule) {
-        if branch.is_some_and(|branch| branch != place) {
+    for place in places(rule) {
+        let outcome = place.branch;
+        if branch.is_some_and(|branch| branch != place.name) {
             continue;
         }
         let ways: Vec<(String, Value, Option<&FileRef>)> = match given {
@@ -203,14 +234,20 @@ fn wanted<'a>(
                     host: crate::app::host(),
                     now: jiff::Timestamp::now().to_zoned(setup.settings.defaults.timezone.clone()),
                 };
-                let facts = facts::facts(event, rule, &surroundings);
+                let mut facts = facts::facts(event, rule, &surroundings);
+                // Where the file is not there any more, the mail shows what it lacks.
+                let _ = Learned::default().tell(&event.happening, &rule.asks.texts, &mut facts);
                 let when = format!("event {}: {}", event.id, event.happening.subject);
                 vec![(when, facts, event.happening.file.as_ref())]
             }
-            other => samples(rule, outcome)
+            other => samples(rule, outcome, place.over)
                 .into_iter()
                 .map(|(when, mut sample)| {
                     own(&mut sample, rule, outcome);
+                    if sample.get("case").is_some() {
+                        sample["case"]["reminder"] = json!(place.case.0);
+                        sample["case"]["escalation"] = json!(place.case.1);
+                    }
                     if let (Value::Object(sample), Some(Given::Facts(Value::Object(given)))) =
                         (&mut sample, other)
                     {
@@ -225,16 +262,20 @@ fn wanted<'a>(
             .into_iter()
             .take(if given.is_some() { 1 } else { usize::MAX });
         for (way, (when, facts, file)) in ways.enumerate() {
-            for (number, spec) in mails.iter().enumerate() {
+            for (number, spec) in place.mails.iter().enumerate() {
                 let way = match way {
                     0 => String::new(),
                     more => format!("-{}", more + 1),
                 };
+                let mut facts = facts.clone();
+                if !matches!(given, Some(Given::Event(_))) {
+                    guess::fill(&mut facts, spec, &setup.templates);
+                }
                 all.push(Preview {
-                    name: format!("{}-{place}-{}{way}", rule.name, number + 1),
+                    name: format!("{}-{}-{}{way}", rule.name, place.name, number + 1),
                     when: when.clone(),
                     spec,
-                    facts: facts.clone(),
+                    facts,
                     file,
                 });
             }
@@ -246,9 +287,9 @@ fn wanted<'a>(
 fn previews(setup: &Setup, rule: &Rule, given: Option<&Given>, store: &Store, args: &Args) -> Exit {
     let branch = args.branch.as_deref();
     if let Some(branch) = branch
-        && places(rule).iter().all(|(place, ..)| *place != branch)
+        && places(rule).iter().all(|place| place.name != branch)
     {
-        let known: Vec<_> = places(rule).iter().map(|(place, ..)| *place).collect();
+        let known: Vec<_> = places(rule).into_iter().map(|place| place.name).collect();
         tell(format_args!(
             "error: there is no branch `{}`; there are {}",
             show::clean(branch),
@@ -274,15 +315,15 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Given>, store: &Store, ar
 
 /// The facts of each way to get to a mail, and what that way is. Of the ways a job can end, those that start the
 /// rule.
-fn samples(rule: &Rule, branch: Option<Branch>) -> Vec<(&'static str, Value)> {
-    // Without work, what recovers is a trouble: no job brings its facts.
-    let vocabulary = facts::vocabulary(rule, branch.filter(|_| !rule.work.is_empty()));
-    let over = branch == Some(Branch::Recovery) && rule.work.is_empty();
+fn samples(rule: &Rule, branch: Option<Branch>, over: bool) -> Vec<(&'static str, Value)> {
+    let vocabulary = facts::vocabulary(rule, branch);
     let ends = |ok: bool, signal: bool| {
         branch.is_some()
             || rule.triggers.iter().any(|trigger| match trigger {
                 Trigger::JobFinishes(_) => !signal,
                 Trigger::JobSucceeds(_) | Trigger::JobRecovers(_) => ok,
+                // What is over then is that it fails.
+                Trigger::JobFails(_) if over => ok,
                 Trigger::JobFails(_) => !ok && !signal,
                 _ => false,
             })
@@ -309,12 +350,10 @@ fn samples(rule: &Rule, branch: Option<Branch>) -> Vec<(&'static str, Value)> {
             .map(|sample| (sample.when, sample.facts.clone()))
             .collect();
     }
-    let only_good = branch.is_none()
-        && rule
-            .triggers
-            .iter()
-            .all(|each| matches!(each, Trigger::JobRecovers(_)));
-    if only_good {
+    let recovers = |each: &Trigger| {
+        matches!(each, Trigger::JobRecovers(_)) || over && matches!(each, Trigger::JobFails(_))
+    };
+    if branch.is_none() && rule.triggers.iter().all(recovers) {
         for (_, sample) in &mut samples {
             sample["job"]["recovered"] = json!(true);
         }
@@ -330,7 +369,8 @@ fn own(sample: &mut Value, rule: &Rule, branch: Option<Branch>) {
         "description": rule.description.as_deref().unwrap_or_default(),
     });
     sample["host"] = json!(crate::app::host());
-    if branch.is_some() && !rule.work.is_empty() {
+    let own_work = branch.is_some() && sample.get("expected").is_none() && sample.get("job").is_some();
+    if own_work {
         sample["job"]["name"] = json!(rule.name);
     }
 }

@@ -5,15 +5,18 @@
 //! understood, so that nobody complains about its consequences.
 
 pub mod account;
+mod calendar;
+mod life;
 mod sign_in;
 
 use crate::config::diagnostic::Problem;
 use crate::config::document::{At, Document};
 use crate::config::raw::settings as raw;
-use crate::config::settings::{Defaults, Outbox, Recipients, Settings};
+use crate::config::settings::{Defaults, Limits, Outbox, Recipients, Settings, Then};
 use crate::config::shape::{self, Sound};
 use crate::config::{quantity, schema};
 use crate::entry::OnUnknown;
+use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
 use crate::suggest;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -44,6 +47,8 @@ pub struct Unsure {
     pub defaults: bool,
     /// Groups or allow-list.
     pub recipients: bool,
+    /// The calendars.
+    pub calendars: bool,
 }
 
 /// What checks share: where the setup is, and where complaints go.
@@ -62,12 +67,13 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         document.and_then(|document| shape::read(document, &schema::SETTINGS, checker.problems));
     let Some(Sound { document, shape, raw }) = sound else {
         return Checked {
-            settings: empty(checker.dir),
+            settings: nothing(checker.dir),
             scan_every: SCAN_EVERY,
             unsure: Unsure {
                 all_accounts: true,
                 defaults: true,
                 recipients: true,
+                calendars: true,
                 ..Unsure::default()
             },
         };
@@ -76,14 +82,17 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
     let mut unsure = Unsure {
         defaults: shape.damaged(&["defaults"]),
         recipients: shape.damaged(&["recipients"]),
+        calendars: shape.damaged(&["calendars"]),
         ..Unsure::default()
     };
     let outbox = checker.outbox(&at.key("outbox"), raw.outbox.unwrap_or_default());
+    let limits = limits(raw.limits.as_ref());
     let recipients = checker.recipients(
         &at.key("recipients"),
         raw.recipients.unwrap_or_default(),
         &mut unsure,
     );
+    let calendars = checker.calendars(&at.key("calendars"), raw.calendars.unwrap_or_default());
     let mut accounts = BTreeMap::new();
     // An account whose shape is so damaged that nothing is left of it is still one that was meant.
     unsure.accounts.extend(shape.below("accounts").map(str::to_owned));
@@ -118,6 +127,10 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         .store
         .parent()
         .map_or_else(|| checker.dir.to_owned(), Path::to_owned);
+    let emitted = raw
+        .emitted
+        .and_then(|emitted| checker.emitted(&at.key("emitted"), emitted, &state));
+    let alive = raw.alive.map(|alive| checker.alive(&at.key("alive"), alive));
     Checked {
         settings: Settings {
             dir: checker.dir.to_owned(),
@@ -125,7 +138,12 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             defaults,
             recipients,
             outbox,
+            calendars,
+            emitted,
+            alive,
+            limits,
             state,
+            ground: Ground::default(),
         },
         scan_every,
         unsure,
@@ -138,7 +156,8 @@ pub const MOST: usize = 500;
 const SCAN_EVERY: Duration = Duration::from_secs(60);
 const STORE: &str = "state/tidings.db";
 
-fn empty(dir: &Path) -> Settings {
+/// Settings of a setup that says nothing.
+pub fn nothing(dir: &Path) -> Settings {
     Settings {
         dir: dir.to_owned(),
         accounts: BTreeMap::new(),
@@ -157,7 +176,33 @@ fn empty(dir: &Path) -> Settings {
             on_unknown: OnUnknown::Resend,
             keep: Duration::from_secs(30 * 86_400),
         },
+        calendars: BTreeMap::new(),
+        emitted: None,
+        alive: None,
+        limits: Some(Limits::default()),
         state: dir.join("state"),
+        ground: Ground::default(),
+    }
+}
+
+/// The fuse. The schema has seen to it that the number is one.
+fn limits(raw: Option<&raw::Limits>) -> Option<Limits> {
+    match raw {
+        None => Some(Limits::default()),
+        Some(raw::Limits::None) => None,
+        Some(raw::Limits::Fuse(raw)) => {
+            let default = Limits::default();
+            Some(Limits {
+                mails_per_rule_per_hour: raw
+                    .mails_per_rule_per_hour
+                    .unwrap_or(default.mails_per_rule_per_hour)
+                    .max(1),
+                then: match raw.then {
+                    None | Some(raw::Then::Hold) => Then::Hold,
+                    Some(raw::Then::Summary) => Then::Summary,
+                },
+            })
+        }
     }
 }
 
@@ -296,7 +341,7 @@ impl Checker<'_> {
     }
 
     fn outbox(&mut self, at: &At<'_>, raw: raw::Outbox) -> Outbox {
-        let mut outbox = empty(self.dir).outbox;
+        let mut outbox = nothing(self.dir).outbox;
         if let Some(store) = &raw.store {
             let place = at.key("store");
             match store.split_once(':') {

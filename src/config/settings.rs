@@ -1,14 +1,17 @@
 //! Settings as they are meant: `tidings.yaml`, checked. Nothing here asks what was typed.
 
 use crate::advice::Provider;
+use crate::config::calendar::Calendar;
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
+use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
 use globset::GlobSet;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -25,8 +28,18 @@ pub struct Settings {
     pub recipients: Recipients,
     /// Where effects wait, and how long.
     pub outbox: Outbox,
+    /// Days on which deadlines do not count, by name.
+    pub calendars: BTreeMap<String, Arc<Calendar>>,
+    /// Where others drop events, besides the folder in `state`.
+    pub emitted: Option<PathBuf>,
+    /// Whom to call while all is well.
+    pub alive: Option<Alive>,
+    /// The fuse; `None`: there is none.
+    pub limits: Option<Limits>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
+    /// Where all these folders really lie: on this machine, but for tests of rules.
+    pub ground: Ground,
 }
 
 impl Settings {
@@ -84,6 +97,42 @@ pub struct Outbox {
     pub on_unknown: OnUnknown,
     /// How long accepted and cancelled entries, their bodies and old events are kept.
     pub keep: Duration,
+}
+
+/// A dead-man's switch: somebody who tells when our calls stop.
+#[derive(Clone, Debug)]
+pub struct Alive {
+    /// The address that is called. Whoever knows it can call in our place, so it is kept like a secret.
+    pub url: SecretSource,
+    /// Time from one call to the next.
+    pub every: Duration,
+}
+
+/// The fuse: how many mails of one rule may go in an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most mails of one rule in an hour; at least 1.
+    pub mails_per_rule_per_hour: u32,
+    /// What becomes of those that are more.
+    pub then: Then,
+}
+
+/// What becomes of mails past the fuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// They wait for a person, and somebody is told once.
+    Hold,
+    /// They become one digest an hour later.
+    Summary,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            mails_per_rule_per_hour: 1000,
+            then: Then::Hold,
+        }
+    }
 }
 
 /// Who signs in, and how it submits.

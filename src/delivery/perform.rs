@@ -128,7 +128,7 @@ impl Performer {
             resend,
             pause,
             trouble,
-        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, random());
+        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, self.random());
         match &settlement {
             Settlement::Accept(reason) => {
                 tracing::info!(entry = %entry.id, rule = %entry.rule, reply = reason.reply, "mail accepted");
@@ -178,7 +178,7 @@ impl Performer {
 
     async fn work(&self, leased: &Leased) -> Performed {
         let entry = &leased.entry;
-        let work: Work = match serde_json::from_slice(&leased.effect) {
+        let mut work: Work = match serde_json::from_slice(&leased.effect) {
             Ok(work) => work,
             Err(error) => return self.unreadable(leased, &error.to_string()).await,
         };
@@ -205,9 +205,12 @@ impl Performer {
             entry: Some(entry.id),
             stop: self.stop.clone(),
             clock: self.clock.clone(),
+            ground: self.plan.ground.clone(),
+            commands: self.plan.commands.clone(),
         };
         let done = work::perform(&work, &context).await;
         let report = done.report;
+        work::moved(&mut work.facts, &done.files);
         tracing::info!(entry = %entry.id, job = %work.job, ok = report.ok, summary = %report.summary, "work ended");
         let reason = Reason::new(report.summary.clone());
         let settlement = if report.ok {
@@ -304,11 +307,18 @@ impl Performer {
             Err(_) => Vec::new(),
         };
         for event in entry.event.into_iter().chain(answers) {
-            if matches!(self.store.comes_of_a_trouble(event).await, Ok(true)) {
+            if matches!(self.store.is_of_a_trouble(event).await, Ok(true)) {
                 return true;
             }
         }
         false
+    }
+}
+
+impl Performer {
+    /// How far a retry is spread. A clock that is moved by hand has no crowd on it, and repeats itself.
+    fn random(&self) -> f64 {
+        if self.clock.is_by_hand() { 0.5 } else { random() }
     }
 }
 

@@ -3,17 +3,28 @@
 //! | always | brought by |
 //! |---|---|
 //! | `event` `rule` `host` `now` `data` | every event |
-//! | `file` | `file_arrives` |
+//! | `file` | `file_arrives` `file_changes` `file_removed`; the first of a set |
+//! | `files` `set` | `file_arrives` with `together` |
 //! | `schedule` | `schedule` |
 //! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
+//! | `expected` | `file_missing`, which brings `file` when it is over, and `job_missing`, with `job` |
+//! | `folder` | `folder_backlog` |
+//! | `job` | `job_runs_long`, too |
+//! | `cloudevent`, and what `data` holds besides | `event` |
 //! | `trouble` | `trouble` |
+//! | `case` | every trigger that opens a case, and the job triggers |
+//! | `group` | every mail of a rule with `group`: see [`gathered`] |
+//! | `throttle` | every mail of a rule with `throttle` |
 //!
 //! [`facts`] makes the values, [`Vocabulary`] says beforehand what there will be. Both come from the
 //! same places ([`FileRef::facts`], [`JobReport`]), so a fact that can be named is a fact that comes.
 //! A rule with several triggers may name what any of them brings; where the event at hand brings
 //! less, a template asks `{{#if file}}` and a condition `has(file.name)`.
 
+pub mod gathered;
+
 use crate::event::{Event, FileRef, Kind};
+use crate::rule::demand;
 use crate::rule::index::Branch;
 use crate::rule::{Rule, Trigger};
 use crate::source::job::JobReport;
@@ -27,40 +38,117 @@ use std::path::PathBuf;
 pub enum TriggerWord {
     /// `file_arrives`: brings `file`.
     FileArrives,
+    /// `file_changes`: brings `file`.
+    FileChanges,
+    /// `file_removed`: brings `file` as last known, without what stands in it.
+    FileRemoved,
+    /// `file_arrives` with `together`: brings `file`, `files` and `set`.
+    FilesTogether,
     /// `schedule`: brings `schedule`.
     Schedule,
     /// `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`: bring `job`.
     Job,
+    /// `event`: brings `cloudevent`, and lays its data below the rule's own `data`.
+    Event,
     /// `trouble`: brings `trouble`.
     Trouble,
+    /// `file_missing`: brings `expected`, and `file` when it came.
+    FileMissing,
+    /// `folder_backlog`: brings `folder`.
+    FolderBacklog,
+    /// `job_missing`: brings `expected` and `job`.
+    JobMissing,
+    /// `job_runs_long`: brings `job`.
+    JobRunsLong,
 }
 
 impl TriggerWord {
-    const ALL: [TriggerWord; 4] = [
+    /// All of them.
+    pub const ALL: [TriggerWord; 12] = [
         TriggerWord::FileArrives,
+        TriggerWord::FileChanges,
+        TriggerWord::FileRemoved,
+        TriggerWord::FilesTogether,
         TriggerWord::Schedule,
         TriggerWord::Job,
+        TriggerWord::Event,
         TriggerWord::Trouble,
+        TriggerWord::FileMissing,
+        TriggerWord::FolderBacklog,
+        TriggerWord::JobMissing,
+        TriggerWord::JobRunsLong,
     ];
 
-    /// The fact it brings.
+    /// The fact that it is for.
     pub fn brings(self) -> &'static str {
         match self {
-            TriggerWord::FileArrives => "file",
+            TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FileRemoved => "file",
+            TriggerWord::FilesTogether => "files",
             TriggerWord::Schedule => "schedule",
             TriggerWord::Job => "job",
+            TriggerWord::Event => "cloudevent",
             TriggerWord::Trouble => "trouble",
+            TriggerWord::FileMissing | TriggerWord::JobMissing => "expected",
+            TriggerWord::FolderBacklog => "folder",
+            TriggerWord::JobRunsLong => "job",
+        }
+    }
+
+    /// Whether a file is there that can be read, moved and attached.
+    pub fn has_file(self) -> bool {
+        matches!(
+            self,
+            TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FilesTogether
+        )
+    }
+
+    /// Whether its events open cases, or are taken for such (a failing job).
+    pub fn opens_case(self) -> bool {
+        match self {
+            TriggerWord::FileArrives
+            | TriggerWord::FileChanges
+            | TriggerWord::FileRemoved
+            | TriggerWord::FilesTogether
+            | TriggerWord::Schedule
+            | TriggerWord::Event => false,
+            TriggerWord::Job
+            | TriggerWord::Trouble
+            | TriggerWord::FileMissing
+            | TriggerWord::FolderBacklog
+            | TriggerWord::JobMissing
+            | TriggerWord::JobRunsLong => true,
         }
     }
 
     /// What to write under `when:`, for people.
-    fn written(self) -> &'static str {
+    pub fn written(self) -> &'static str {
         match self {
             TriggerWord::FileArrives => "`file_arrives`",
+            TriggerWord::FileChanges => "`file_changes`",
+            TriggerWord::FileRemoved => "`file_removed`",
+            TriggerWord::FilesTogether => "`file_arrives` with `together`",
             TriggerWord::Schedule => "`schedule`",
             TriggerWord::Job => "`job_fails` (or another job trigger)",
+            TriggerWord::Event => "`event`",
             TriggerWord::Trouble => "`trouble`",
+            TriggerWord::FileMissing => "`file_missing`",
+            TriggerWord::FolderBacklog => "`folder_backlog`",
+            TriggerWord::JobMissing => "`job_missing`",
+            TriggerWord::JobRunsLong => "`job_runs_long`",
         }
+    }
+}
+
+impl TriggerWord {
+    /// Whether it opens cases, and `on_recovery` follows when they close.
+    pub fn is_absence(self) -> bool {
+        matches!(
+            self,
+            TriggerWord::FileMissing
+                | TriggerWord::FolderBacklog
+                | TriggerWord::JobMissing
+                | TriggerWord::JobRunsLong
+        )
     }
 }
 
@@ -68,11 +156,21 @@ impl From<&Trigger> for TriggerWord {
     fn from(trigger: &Trigger) -> TriggerWord {
         match trigger {
             Trigger::FileArrives { .. } => TriggerWord::FileArrives,
+            Trigger::FileChanges { .. } => TriggerWord::FileChanges,
+            Trigger::FileRemoved { .. } => TriggerWord::FileRemoved,
+            Trigger::FilesTogether { .. } => TriggerWord::FilesTogether,
             Trigger::Schedule(_) => TriggerWord::Schedule,
             Trigger::JobSucceeds(_)
             | Trigger::JobFails(_)
             | Trigger::JobFinishes(_)
             | Trigger::JobRecovers(_) => TriggerWord::Job,
+            Trigger::Absence(expectation) => match expectation.kind() {
+                Kind::FolderBacklog => TriggerWord::FolderBacklog,
+                Kind::JobMissing => TriggerWord::JobMissing,
+                Kind::JobRunsLong => TriggerWord::JobRunsLong,
+                _ => TriggerWord::FileMissing,
+            },
+            Trigger::Event { .. } => TriggerWord::Event,
             Trigger::Trouble(_) => TriggerWord::Trouble,
         }
     }
@@ -85,6 +183,8 @@ pub struct Vocabulary {
     branch: Option<Branch>,
     /// `None`: not given, and then anything below `data` passes.
     data: Option<Value>,
+    /// Whether the rule groups, and whether it throttles.
+    telling: (bool, bool),
     samples: Vec<Sample>,
 }
 
@@ -123,6 +223,7 @@ impl Vocabulary {
             triggers,
             branch,
             data: None,
+            telling: (false, false),
             samples: Vec::new(),
         };
         vocabulary.samples = vocabulary.make_samples();
@@ -136,6 +237,16 @@ impl Vocabulary {
         self
     }
 
+    /// With what a rule that groups, or that throttles, may say in its mails besides.
+    pub fn with_telling(mut self, group: bool, throttle: bool) -> Vocabulary {
+        if self.telling == (group, throttle) {
+            return self;
+        }
+        self.telling = (group, throttle);
+        self.samples = self.make_samples();
+        self
+    }
+
     /// Whether at least one trigger brings the fact at `path` (`["file", "name"]`).
     ///
     /// Numbers step into lists. The error names what was perhaps meant, or the trigger that would
@@ -144,7 +255,7 @@ impl Vocabulary {
         let Some(root) = path.first() else {
             return Ok(());
         };
-        if root == "data" && self.data.is_none() {
+        if root == "data" && self.data.is_none() || self.is_open(path) {
             return Ok(());
         }
         let roots: Vec<&Value> = self
@@ -166,6 +277,16 @@ impl Vocabulary {
         worst.map_or(Ok(()), Err)
     }
 
+    /// Whether that is for somebody else to say: what an emitted event holds.
+    fn is_open(&self, path: &[String]) -> bool {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        self.triggers.contains(&TriggerWord::Event)
+            && matches!(
+                words.as_slice(),
+                ["data", ..] | ["cloudevent", "data" | "extensions", ..]
+            )
+    }
+
     /// Whether every event of the rule brings the fact of that name (`file`).
     pub fn always(&self, root: &str) -> bool {
         self.samples.iter().all(|sample| sample.facts.get(root).is_some())
@@ -184,6 +305,12 @@ impl Vocabulary {
     }
 
     fn unknown_root(&self, root: &str) -> Unknown {
+        if root == "case" {
+            return Unknown {
+                message: "no trigger of this rule opens a case".to_owned(),
+                hint: Some("absences and troubles do, and a job that fails".to_owned()),
+            };
+        }
         if let Some(word) = TriggerWord::ALL.into_iter().find(|word| word.brings() == root) {
             let has: Vec<&str> = self.triggers.iter().map(|word| word.brings()).collect();
             let message = if has.is_empty() {
@@ -201,6 +328,12 @@ impl Vocabulary {
             return Unknown {
                 message,
                 hint: Some(hint),
+            };
+        }
+        if ["group", "throttle"].contains(&root) {
+            return Unknown {
+                message: format!("only the mails of a rule with `{root}:` bring `{root}`"),
+                hint: Some(format!("add `{root}:` to the rule")),
             };
         }
         let mut known: Vec<&str> = vec!["event", "rule", "host", "now", "data"];
@@ -248,11 +381,28 @@ impl Vocabulary {
         };
         for &trigger in &self.triggers {
             let (when, mut facts) = match trigger {
-                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample_file() })),
+                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample_file(false) })),
+                TriggerWord::FileChanges => ("a file changes", json!({ "file": sample_file(true) })),
+                TriggerWord::FileRemoved => ("a file is removed", json!({ "file": sample_ref().facts() })),
+                TriggerWord::FilesTogether => ("a set of files is complete", sample_set()),
                 TriggerWord::Schedule => (
                     "the schedule is due",
                     json!({ "schedule": {
                         "due": "2026-03-02T02:00:00+01:00", "late": 0, "missed": false,
+                    }}),
+                ),
+                TriggerWord::Event => (
+                    "an event is emitted",
+                    json!({ "cloudevent": {
+                        "id": "A234-1234-1234",
+                        "source": "//host/backup",
+                        "type": "com.example.backup.finished",
+                        "subject": "db1",
+                        "time": "2026-03-02T08:30:00+01:00",
+                        "dataschema": "",
+                        "extensions": {},
+                        "data": {},
+                        "depth": 0,
                     }}),
                 ),
                 TriggerWord::Trouble => (
@@ -269,12 +419,20 @@ impl Vocabulary {
                     }}),
                 ),
                 TriggerWord::Job => ("", json!({})),
+                TriggerWord::FileMissing
+                | TriggerWord::FolderBacklog
+                | TriggerWord::JobMissing
+                | TriggerWord::JobRunsLong => absent(trigger, self.branch == Some(Branch::Recovery)),
             };
             if let Some(facts) = facts.as_object_mut() {
                 facts.extend(self.always_there(trigger));
+                if trigger.opens_case() {
+                    facts.insert("case".to_owned(), sample_case());
+                }
             }
-            if trigger != TriggerWord::Job && self.branch.is_none() {
-                let over = (trigger == TriggerWord::Trouble).then(|| over(&facts));
+            let ends = trigger.is_absence() && self.branch == Some(Branch::Recovery);
+            let over = (trigger == TriggerWord::Trouble).then(|| over(&facts));
+            if ends || trigger != TriggerWord::Job && self.branch.is_none() {
                 samples.push(Sample { when, facts });
                 samples.extend(over);
                 continue;
@@ -285,15 +443,26 @@ impl Vocabulary {
                 samples.push(Sample { when, facts });
             }
         }
+        for sample in &mut samples {
+            gathered::add_samples(&mut sample.facts, self.telling.0, self.telling.1);
+        }
         samples
     }
 
     fn always_there(&self, trigger: TriggerWord) -> Map<String, Value> {
         let kind = match (trigger, self.branch) {
+            (TriggerWord::FileMissing, None | Some(Branch::Recovery)) => Kind::FileMissing,
+            (TriggerWord::FolderBacklog, None | Some(Branch::Recovery)) => Kind::FolderBacklog,
+            (TriggerWord::JobMissing, None | Some(Branch::Recovery)) => Kind::JobMissing,
+            (TriggerWord::JobRunsLong, None | Some(Branch::Recovery)) => Kind::JobRunsLong,
             (_, Some(Branch::Failure)) | (TriggerWord::Job, None) => Kind::JobFails,
             (_, Some(_)) => Kind::JobSucceeds,
-            (TriggerWord::FileArrives, None) => Kind::FileArrives,
+            (TriggerWord::FileRemoved, None) => Kind::FileRemoved,
+            (TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FilesTogether, None) => {
+                Kind::FileArrives
+            }
             (TriggerWord::Schedule, None) => Kind::Schedule,
+            (TriggerWord::Event, None) => Kind::Event,
             (TriggerWord::Trouble, None) => Kind::Trouble,
         };
         let mut facts = Map::new();
@@ -338,7 +507,12 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     let mut facts = happening.facts.clone();
     // A step that moved the file left the facts of its old place.
     if let Some(file) = &happening.file {
-        facts.insert("file".to_owned(), file.facts());
+        file.refresh(&mut facts);
+    }
+    if happening.kind != Kind::FileArrives && happening.origin.is_none() {
+        // Only a source of ours tells which files belong together: they may be attached.
+        facts.remove("files");
+        facts.remove("set");
     }
     if let Some(Value::Object(job)) = facts.get_mut("job") {
         job.insert("recovered".to_owned(), Value::Bool(event.recovers));
@@ -360,10 +534,17 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     );
     facts.insert("host".to_owned(), json!(surroundings.host));
     facts.insert("now".to_owned(), json!(stamp(surroundings.now.timestamp())));
-    let data = match &rule.data {
-        Value::Null => json!({}),
-        data => data.clone(),
-    };
+    if let Some(key) = case_key(event, &rule.name) {
+        let case = CaseFacts {
+            key,
+            opened: stamp(happening.time),
+            open_for: 0,
+            reminder: 0,
+            escalation: 0,
+        };
+        facts.insert("case".to_owned(), json!(case));
+    }
+    let data = data(facts.get("cloudevent"), &rule.data);
     facts.insert("data".to_owned(), data);
     Value::Object(facts)
 }
@@ -377,6 +558,50 @@ fn over(facts: &Value) -> Sample {
         when: "the trouble is over",
         facts,
     }
+}
+
+/// `case`: what stays open until it is over.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CaseFacts {
+    /// Which.
+    pub key: String,
+    /// Since when, RFC 3339.
+    pub opened: String,
+    /// For how long, seconds.
+    pub open_for: i64,
+    /// The number of this reminder; 0 in any other mail.
+    pub reminder: u32,
+    /// The number of this rung of `escalate`, from 1; 0 in any other mail.
+    pub escalation: usize,
+}
+
+/// The case an event opens or closes. A job that fails is taken for a case of its name, until it ends well.
+/// The end of the rule's own work is none: it brings the case it answers, if there is one.
+pub fn case_key(event: &Event, rule: &str) -> Option<String> {
+    let happening = &event.happening;
+    let own = happening
+        .origin
+        .as_ref()
+        .is_some_and(|origin| origin.rule == rule);
+    match (&happening.case, happening.kind) {
+        (Some(step), _) => Some(step.key.clone()),
+        (None, Kind::JobFails | Kind::JobSucceeds) if !own => Some(format!("job:{}", happening.subject)),
+        (None, _) => None,
+    }
+}
+
+/// The rule's own `data`, and below it what an emitted event says, if that is a group of facts.
+fn data(emitted: Option<&Value>, own: &Value) -> Value {
+    let mut data = match emitted.and_then(|emitted| emitted.get("data")) {
+        Some(Value::Object(said)) => said.clone(),
+        _ => Map::new(),
+    };
+    match own {
+        Value::Null => {}
+        Value::Object(own) => data.extend(own.clone()),
+        other => return other.clone(),
+    }
+    Value::Object(data)
 }
 
 /// Steps from `value`, which is `path[0]`, down the rest of `path`.
@@ -432,14 +657,126 @@ pub fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-fn sample_file() -> Value {
+fn sample_case() -> Value {
+    json!(CaseFacts {
+        key: "account:office".to_owned(),
+        opened: "2026-03-02T08:20:00+01:00".to_owned(),
+        open_for: 600,
+        reminder: 0,
+        escalation: 0,
+    })
+}
+
+fn sample_ref() -> FileRef {
     FileRef {
         root: PathBuf::from("/srv/drop/invoices"),
         relative: PathBuf::from("2026/invoice-0815.pdf"),
         size: 48_213,
         mtime_ns: 1_772_436_600_000_000_000,
     }
-    .facts()
+}
+
+fn sample_file(changed: bool) -> Value {
+    let mut facts = sample_ref().facts();
+    facts["changed"] = json!(changed);
+    for (name, value) in demand::sample() {
+        facts[name] = value;
+    }
+    facts
+}
+
+fn sample_set() -> Value {
+    let member = |extension: &str| FileRef {
+        relative: PathBuf::from(format!("2026/invoice-0815.{extension}")),
+        ..sample_ref()
+    };
+    let facts = |file: FileRef| file.facts();
+    json!({
+        "file": sample_file(false),
+        "files": [facts(sample_ref()), facts(member("sig")), facts(member("xml"))],
+        "set": { "key": "invoice-0815", "count": 3 },
+    })
+}
+
+/// What an absence brings, while it lasts or when it is over.
+fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
+    let expected = |pattern: &str, folder: &str| {
+        json!({
+            "match": pattern, "folder": folder, "by": "07:00, mon-fri except holidays",
+            "deadline": "2026-03-02T07:00:00+01:00", "count": 1, "found": u8::from(over),
+            "late": if over { json!(5400) } else { Value::Null }, "missing_since": "2026-03-02T07:00:00+01:00",
+        })
+    };
+    match trigger {
+        TriggerWord::FolderBacklog => (
+            if over {
+                "the backlog is cleared"
+            } else {
+                "there is a backlog"
+            },
+            json!({ "folder": {
+                "path": "/srv/drop/invoices", "match": "*.pdf", "count": if over { 2 } else { 214 }, "bytes": 48_213_000,
+                "oldest": "invoice-0815.pdf", "oldest_age": 7_800, "since": "2026-03-02T08:30:00+01:00", "cleared": over,
+            }}),
+        ),
+        TriggerWord::JobRunsLong => {
+            let report = JobReport {
+                ok: false,
+                exit_code: None,
+                duration: 3_700.0,
+                summary: if over {
+                    "ended after 1 h 1 min"
+                } else {
+                    "still runs after 1 h 1 min"
+                }
+                .to_owned(),
+                output_tail: String::new(),
+                log: None,
+                command: String::new(),
+                entry: None,
+                ended: if over { "2026-03-02T03:01:40+01:00" } else { "" }.to_owned(),
+                ..sample_job()
+            };
+            let mut job = job_facts(&report, over);
+            job["running_for"] = json!(3_700);
+            (
+                if over {
+                    "the job that ran long has ended"
+                } else {
+                    "a job runs long"
+                },
+                json!({ "job": job }),
+            )
+        }
+        TriggerWord::JobMissing => {
+            let job = if over {
+                ended_well(over)
+            } else {
+                let report = JobReport {
+                    name: "nightly-export".to_owned(),
+                    summary: "a report of nightly-export did not come by 2026-03-02 07:00 CET".to_owned(),
+                    ..JobReport::default()
+                };
+                job_facts(&report, false)
+            };
+            (
+                if over {
+                    "the missing job reports"
+                } else {
+                    "a job is missing"
+                },
+                json!({ "expected": expected("nightly-export", ""), "job": job }),
+            )
+        }
+        _ if over => (
+            "the missing file came",
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_file(false) }),
+        ),
+        _ => (
+            "a file is missing",
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices") }),
+        ),
+    }
 }
 
 fn job_facts(report: &JobReport, recovered: bool) -> Value {

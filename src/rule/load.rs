@@ -8,14 +8,24 @@
 //! | file | is about |
 //! |---|---|
 //! | [`trigger`] | `when:` and the watches it needs |
+//! | [`absence`] | those of them with a deadline or a limit |
+//! | [`files`] | which files, and which belong together |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
+//! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
+//! | [`ladder`] | `remind:`, `escalate:` |
+//! | [`emit`] | `event:` and `emit:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
+pub mod absence;
 pub mod circle;
+pub mod emit;
+pub mod files;
+pub mod ladder;
 pub mod mail;
 pub mod sample;
+pub mod telling;
 pub mod trigger;
 pub mod words;
 pub mod work;
@@ -28,6 +38,7 @@ use crate::config::settings::Settings;
 use crate::config::{schema, shape};
 use crate::mail::address::Address;
 use crate::rule::condition::Condition;
+use crate::rule::demand::Asks;
 use crate::rule::index::Branch;
 use crate::rule::load::words::Words;
 use crate::rule::{Outcome, Rule};
@@ -66,6 +77,9 @@ pub enum Away {
     /// Bad luck: the setup is to run, and a share that is away must not keep the other rules from
     /// running. The watch itself tells when it comes back.
     BadLuck,
+    /// Of no account: the setup is tried out on a machine where it may never run. Programs are not looked for
+    /// either.
+    Elsewhere,
 }
 
 /// Reads and checks a whole setup, as `tidings check` does.
@@ -101,6 +115,8 @@ pub fn load(dir: &Path, away: Away) -> Result<Setup, Vec<Problem>> {
         listeners: Vec::new(),
         rules: Vec::new(),
         written: checked.settings.written_out().cloned().collect(),
+        asks: Asks::default(),
+        ignored: String::new(),
     };
     let files = loader.files();
     let documents: Vec<Document> = files
@@ -258,6 +274,10 @@ struct Loader<'a> {
     listeners: Vec<(String, Problem)>,
     rules: Vec<Rule>,
     written: BTreeSet<Address>,
+    /// What the rule at hand must know of a file, as far as it was read.
+    asks: Asks,
+    /// The `ignore` patterns of the trigger at hand.
+    ignored: String,
 }
 
 impl Loader<'_> {
@@ -384,6 +404,7 @@ impl Loader<'_> {
         damage: Damage,
     ) -> Option<Rule> {
         let damaged = damage.rule;
+        self.asks = Asks::default();
         let when = at.key("when");
         let many = raw.when.0.len();
         let triggers: Vec<_> = raw
@@ -391,17 +412,22 @@ impl Loader<'_> {
             .0
             .iter()
             .enumerate()
-            .filter_map(|(index, trigger)| self.trigger(&when.item(index), trigger))
+            .filter_map(|(index, trigger)| self.trigger(&when.item(index), &name, trigger))
             .collect();
         let kinds: Vec<_> = raw.when.0.iter().map(trigger::word).collect();
-        let data = Value::Object(raw.data.unwrap_or_default());
+        let data = Value::Object(raw.data.clone().unwrap_or_default());
         let words_of = |branch| Words::of(&kinds, branch, &data, damage.when);
         let words = words_of(None);
         let source = raw.condition.as_deref().filter(|_| !damage.when);
         let condition = source.and_then(|source| {
             let spot = at.key("if");
             match Condition::compile(source, words.all()) {
-                Ok(condition) => Some(condition),
+                Ok(condition) => {
+                    for path in condition.names() {
+                        self.asks.condition.note(path);
+                    }
+                    Some(condition)
+                }
                 Err(error) => {
                     let spot = error
                         .offset
@@ -423,9 +449,12 @@ impl Loader<'_> {
         let mut mails = Vec::new();
         let mut on_success = Outcome::default();
         let success = words_of(Some(Branch::Success));
+        let first_news = if has_work { &success } else { &words };
+        let telling = self.telling(at, &raw, first_news);
+        let told = (raw.group.is_some(), raw.throttle.is_some());
         if let Some(written) = &raw.mail {
-            let words = if has_work { &success } else { &words };
-            let prepared = self.mails(&at.key("mail"), written, words, damaged);
+            let words = first_news.clone().with_telling(told.0, told.1);
+            let prepared = self.mails(&at.key("mail"), written, &words, damaged);
             if has_work && raw.on_success.is_some() {
                 self.complain(
                     at.name("mail")
@@ -438,18 +467,29 @@ impl Loader<'_> {
                 mails = prepared;
             }
         }
-        let troubles = raw
-            .when
-            .0
-            .iter()
-            .all(|trigger| matches!(trigger, raw::Trigger::Trouble(_)));
+        let of_cases = raw.when.0.iter().all(ladder::opens_case);
+        let mut emits = Vec::new();
+        if let Some(written) = &raw.emit {
+            let words = if has_work { &success } else { &words };
+            let prepared = self.emits(&at.key("emit"), &name, written, words);
+            if has_work && raw.on_success.is_some() {
+                self.complain(
+                    at.name("emit")
+                        .error("does this event come before or after the work?")
+                        .hint("with `on_success`, write it there: on_success: { emit: .. }"),
+                );
+            } else if has_work {
+                on_success.emits = prepared;
+            } else {
+                emits = prepared;
+            }
+        }
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            // Without work, what is over is a trouble.
-            let of_trouble = branch == Branch::Recovery && troubles;
-            if !has_work && !damaged && !of_trouble {
+            let of_case = branch == Branch::Recovery && of_cases;
+            if !has_work && !damaged && !of_case {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
@@ -459,18 +499,37 @@ impl Loader<'_> {
                         ),
                 );
             }
-            let words = words_of(Some(branch).filter(|_| has_work));
-            loader.outcome(&at.key(key), &name, written, &words, damaged)
+            // That it is over is neither grouped nor throttled.
+            let told = if branch == Branch::Recovery {
+                (false, false)
+            } else {
+                told
+            };
+            // Without work, what is over is the case: an absence then says what came, and there is no job of ours.
+            let ended = has_work || kinds.iter().any(|kind| kind.is_absence());
+            let words = words_of(ended.then_some(branch));
+            let said = words.clone().with_telling(told.0, told.1);
+            loader.outcome(&at.key(key), &name, written, (&words, &said), damaged)
         };
         if let Some(written) = &raw.on_success {
             let made = outcome(self, "on_success", Some(written), Branch::Success);
             on_success.work = made.work;
             on_success.mails.extend(made.mails);
+            on_success.emits.extend(made.emits);
         }
         let on_failure = outcome(self, "on_failure", raw.on_failure.as_ref(), Branch::Failure);
         let on_recovery = outcome(self, "on_recovery", raw.on_recovery.as_ref(), Branch::Recovery);
+        let ground = ladder::Ground {
+            at,
+            words: &words,
+            has_work,
+            damaged,
+        };
+        let ladder = self.ladder(&raw, &ground);
         let idle = !has_work
             && raw.mail.is_none()
+            && raw.escalate.is_none()
+            && raw.emit.is_none()
             && [&raw.on_success, &raw.on_failure, &raw.on_recovery]
                 .iter()
                 .all(|outcome| outcome.is_none());
@@ -486,7 +545,7 @@ impl Loader<'_> {
         }
         (triggers.len() == many).then_some(Rule {
             name,
-            description: raw.description,
+            description: raw.description.clone(),
             place,
             triggers,
             condition,
@@ -494,9 +553,13 @@ impl Loader<'_> {
             work,
             overlap,
             mails,
+            emits,
             on_success,
             on_failure,
             on_recovery,
+            asks: std::mem::take(&mut self.asks),
+            ladder,
+            telling,
         })
     }
 
@@ -505,7 +568,7 @@ impl Loader<'_> {
         at: &At<'_>,
         rule: &str,
         raw: &raw::Outcome,
-        words: &Words,
+        (words, said): (&Words, &Words),
         damaged: bool,
     ) -> Outcome {
         let steps = work::Written {
@@ -518,15 +581,22 @@ impl Loader<'_> {
         let mails = raw
             .mail
             .as_ref()
-            .map(|mails| self.mails(&at.key("mail"), mails, words, damaged))
+            .map(|mails| self.mails(&at.key("mail"), mails, said, damaged))
             .unwrap_or_default();
-        Outcome { work, mails }
+        let emits = raw
+            .emit
+            .as_ref()
+            .map(|emits| self.emits(&at.key("emit"), rule, emits, words))
+            .unwrap_or_default();
+        Outcome { work, mails, emits }
     }
 
     /// A complaint about a folder that is not there: an error, or a warning where that may pass.
     fn away(&mut self, mut problem: Problem) {
-        if self.away == Away::BadLuck {
-            problem.severity = Severity::Warning;
+        match self.away {
+            Away::Mistake => {}
+            Away::BadLuck => problem.severity = Severity::Warning,
+            Away::Elsewhere => return,
         }
         self.complain(problem);
     }

@@ -22,6 +22,7 @@ pub mod candidates;
 mod folder;
 pub mod record;
 pub mod status;
+pub mod stepped;
 mod sweep;
 
 use crate::clock::Clock;
@@ -376,6 +377,8 @@ mod tests {
                 min_size: 0,
                 max_size: None,
             }],
+            removed: Vec::new(),
+            sets: Vec::new(),
             scan_every: Duration::from_secs(3600),
         }
     }

@@ -7,11 +7,11 @@ use crate::entry::{self, Body, Entry, EntryId, Fence, Leased, NewEntry, Settleme
 use crate::event::{Event, EventId, NewEvent};
 use crate::store::spool::{ORPHAN_AGE, Spool};
 use crate::store::sqlite::writer::{Tx, Urgency};
-use crate::store::sqlite::{self, Sqlite};
+use crate::store::sqlite::{self, Durable, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, SeenFile, Store, StoreError,
-    WatchMemory,
+    Grant, INLINE_LIMIT, Inner, Lane, Lying, NewCase, Purged, Recorded, Recovery, Removal, Removed,
+    RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -29,11 +29,21 @@ impl Store {
     ///
     /// Refuses a newer schema, another program's database, and a network file system.
     pub async fn open(path: &Path, clock: Clock) -> Result<Store, StoreError> {
+        Store::open_as(path, Durable::Yes, clock).await
+    }
+
+    /// The same for a test of rules: nothing waits for the disk, so a power cut loses what was promised. Never
+    /// for a state that is to be kept.
+    pub async fn open_for_a_trial(path: &Path, clock: Clock) -> Result<Store, StoreError> {
+        Store::open_as(path, Durable::No, clock).await
+    }
+
+    async fn open_as(path: &Path, durable: Durable, clock: Clock) -> Result<Store, StoreError> {
         let path = path.to_owned();
         let (changes, _) = watch::channel(0);
         let ticks = changes.clone();
         let opened = blocking(move || {
-            let sqlite = Sqlite::open(&path, ticks)?;
+            let sqlite = Sqlite::open(&path, durable, ticks)?;
             let folder = sqlite::folder_of(sqlite.path()).join("spool");
             let spool = Spool::open(folder.clone()).map_err(|source| StoreError::File {
                 what: "cannot create the spool",
@@ -70,6 +80,13 @@ impl Store {
     pub async fn record(&self, batch: Batch) -> Result<Vec<Recorded>, StoreError> {
         let now = self.now();
         self.write(move |tx| journal::record(tx, &batch, now)).await
+    }
+
+    /// Records that files are gone, in one transaction, and says for each, in order, whether that is news. What
+    /// [`Also::gone`] marked before is not, and what may yet be marked so is not decided.
+    pub async fn record_removed(&self, removals: Vec<Removal>) -> Result<Vec<Removed>, StoreError> {
+        let now = self.now();
+        self.write(move |tx| files::remove(tx, &removals, now)).await
     }
 
     /// Up to `limit` events that no rule was asked about yet, in the order of recording.
@@ -109,7 +126,13 @@ impl Store {
             })
             .await?;
         }
-        self.write(move |tx| outbox::insert(tx, &entry, now)).await
+        self.write(move |tx| outbox::insert(tx, &entry, true, now)).await
+    }
+
+    /// Whether an event is a trouble, or came of one through what rules did.
+    pub async fn is_of_a_trouble(&self, event: EventId) -> Result<bool, StoreError> {
+        self.read(move |connection| journal::is_of_a_trouble(connection, event))
+            .await
     }
 
     // ---- the outbox ----
@@ -211,13 +234,6 @@ impl Store {
         self.read(move |connection| lists::event(connection, id)).await
     }
 
-    /// Whether an event is a trouble, or came of one: the work it is the end of was asked for by a trouble, or by
-    /// the end of work that was.
-    pub async fn comes_of_a_trouble(&self, id: EventId) -> Result<bool, StoreError> {
-        self.read(move |connection| outbox::comes_of_a_trouble(connection, id))
-            .await
-    }
-
     /// How often a rule said what (`fired`, `condition_false`, ..) of the events recorded since then.
     pub async fn said(&self, rule: &str, since: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
         let rule = rule.to_owned();
@@ -226,8 +242,8 @@ impl Store {
     }
 
     /// Makes an entry ready again, due now. One that could not be composed (its effect is empty) is
-    /// removed instead and its event is dispatched again; the entry returned is then as it was, not
-    /// `ready`.
+    /// removed instead and its event is dispatched again, or what is gathered under its key is due; the
+    /// entry returned is then as it was, not `ready`.
     pub async fn retry(&self, id: EntryId) -> Result<Entry, StoreError> {
         let now = self.now();
         self.write(move |tx| outbox::retry(tx, id, now)).await
@@ -237,6 +253,19 @@ impl Store {
     pub async fn cancel(&self, id: EntryId) -> Result<Entry, StoreError> {
         let now = self.now();
         self.write(move |tx| outbox::cancel(tx, id, now)).await
+    }
+
+    /// What each rule said of an event when it was last dispatched, in their order.
+    pub async fn verdicts(&self, event: EventId) -> Result<Vec<RuleVerdict>, StoreError> {
+        self.read(move |connection| lists::verdicts(connection, event.0))
+            .await
+    }
+
+    /// Mails admitted since then: their rule, when, and their summary; newest first. Costs what is younger
+    /// than `since`, not what there is.
+    pub async fn mails_since(&self, since: Timestamp) -> Result<Vec<(String, Timestamp, Value)>, StoreError> {
+        self.read(move |connection| lists::mails_since(connection, since))
+            .await
     }
 
     /// How many entries there are of each kind in each state.
@@ -263,6 +292,13 @@ impl Store {
     pub async fn seen(&self, watch: &str) -> Result<Vec<SeenFile>, StoreError> {
         let watch = watch.to_owned();
         self.read(move |connection| files::seen(connection, &watch)).await
+    }
+
+    /// What lies in a watched folder, as far as it is known, and since when.
+    pub async fn lying(&self, watch: &str) -> Result<Vec<Lying>, StoreError> {
+        let watch = watch.to_owned();
+        self.read(move |connection| files::lying(connection, &watch))
+            .await
     }
 
     /// What a watch knows of one file; one that is gone too.
@@ -349,7 +385,27 @@ impl Store {
     /// The events that belong to a gathering, oldest first, up to `limit`.
     pub async fn gathered(&self, rule: &str, key: &str, limit: usize) -> Result<Vec<Event>, StoreError> {
         let (rule, key) = (rule.to_owned(), key.to_owned());
-        self.read(move |connection| gatherings::events(connection, &rule, &key, limit))
+        self.read(move |connection| gatherings::events(connection, &rule, &key, EventId(0), limit))
+            .await
+    }
+
+    /// The same, only those recorded after `after`: the next page.
+    pub async fn gathered_after(
+        &self,
+        rule: &str,
+        key: &str,
+        after: EventId,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::events(connection, &rule, &key, after, limit))
+            .await
+    }
+
+    /// How many events belong to a gathering.
+    pub async fn count_gathered(&self, rule: &str, key: &str) -> Result<u64, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::count(connection, &rule, &key))
             .await
     }
 

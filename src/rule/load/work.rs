@@ -3,8 +3,8 @@
 use crate::action::{Overlap, RunSpec, StepSpec};
 use crate::config::document::At;
 use crate::config::raw::{Template, rules as raw};
-use crate::rule::load::Loader;
 use crate::rule::load::words::Words;
+use crate::rule::load::{Away, Loader};
 use crate::template::Text;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -57,7 +57,7 @@ impl Loader<'_> {
                             "`{key}` needs a file, and not every trigger of this rule brings one"
                         ))
                         .hint(
-                            "only `file_arrives` does; use `run:` for other files, or make two rules of it",
+                            "only `file_arrives` and `file_changes` do; use `run:` for other files, or make two rules of it",
                         ),
                 );
             }
@@ -97,6 +97,12 @@ impl Loader<'_> {
             return None;
         }
         let text = self.text(at, &target.0, words)?;
+        if words.tells_of_sets() && !target.0.ends_with('/') {
+            self.complain(
+                at.error("several files cannot get one name")
+                    .hint("with `together` name a folder, with a slash at its end: done/"),
+            );
+        }
         if let Some(literal) = text.literal() {
             let path = self.checker.path(literal);
             if !literal.ends_with('/') && path.is_dir() {
@@ -195,6 +201,9 @@ impl Loader<'_> {
         }
         if program.contains('/') {
             let path = self.checker.path(program);
+            if self.away == Away::Elsewhere && (parts > 1 || !program.contains(char::is_whitespace)) {
+                return;
+            }
             if path.exists() {
                 let runs = std::fs::metadata(&path)
                     .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0);
@@ -227,10 +236,11 @@ impl Loader<'_> {
             );
             return;
         }
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path)
-                .any(|folder: std::path::PathBuf| Path::new(&folder).join(program).is_file())
-        });
+        let found = self.away == Away::Elsewhere
+            || std::env::var_os("PATH").is_some_and(|path| {
+                std::env::split_paths(&path)
+                    .any(|folder: std::path::PathBuf| Path::new(&folder).join(program).is_file())
+            });
         if !found {
             self.complain(
                 at.warning(format!("there is no program `{program}` in PATH"))

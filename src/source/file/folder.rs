@@ -19,19 +19,24 @@ mod inherit;
 mod looks;
 mod remember;
 mod scans;
+mod sets;
+mod step;
 
 use super::candidates::Candidates;
 use super::status::{self, Looked, Mode, WatchStatus};
 use super::sweep::{Arms, Progress, lock};
 use crate::clock::Clock;
+use crate::ground::Ground;
 use crate::pulse::Pulse;
 use crate::source::Watch;
 use crate::source::memory::Memory;
 use crate::source::root::Root;
 use crate::source::settle::LOOK;
+use crate::source::together::Sets;
 use crate::source::wanted::Wants;
 use crate::source::watch::{Hint, Watcher};
 use crate::store::{Store, StoreError};
+use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +65,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Time between two writes of the status.
 const STATUS: Duration = Duration::from_secs(1);
+
+/// Time until a scan that shall say whether a file is gone for good, or was only replaced.
+const SOON: Duration = Duration::from_secs(2);
 
 /// Time until a write that the store refused is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -108,6 +116,10 @@ pub struct Folder {
     store: Store,
     clock: Clock,
     origin: Instant,
+    /// The time when it began, for a clock that is moved by hand.
+    began: Timestamp,
+    /// Where the folder really lies.
+    ground: Ground,
     watcher: Option<Arc<Watcher>>,
     /// Why there is no watcher.
     unwatched: Option<String>,
@@ -130,6 +142,12 @@ pub struct Folder {
     renamed_writers: VecDeque<PathBuf>,
     /// Folders to be read because they came to be.
     subtrees: BTreeSet<PathBuf>,
+    /// Sets of files that lack some.
+    sets: Sets,
+    /// Kinds of sets for which a file had no key.
+    keyless: BTreeSet<String>,
+    /// What sets rules ask for has changed.
+    unsorted: bool,
     arrivals: u64,
 
     tell: mpsc::Sender<Progress>,
@@ -137,8 +155,12 @@ pub struct Folder {
     stop: Arc<AtomicBool>,
     scanning: bool,
     reading: bool,
+    /// When the whole scan that runs began.
+    scan_began: Option<Timestamp>,
     wanted_scan: bool,
     next_scan: Duration,
+    /// How long the last one took.
+    last_scan: Duration,
     next_check: Duration,
     pulse: Pulse,
 
@@ -168,6 +190,7 @@ impl Folder {
             Ok(watcher) => (Some(watcher), None),
             Err(why) => (None, Some(why)),
         };
+        let began = clock.now();
         let case = status::case(&watch.root);
         let status = WatchStatus {
             root: watch.root.clone(),
@@ -181,6 +204,7 @@ impl Folder {
             skipped: 0,
             unreadable: 0,
             last_scan: None,
+            scan_began: None,
             scan_ms: 0,
             last_event: None,
             folder: None,
@@ -192,6 +216,8 @@ impl Folder {
             store,
             clock,
             origin: Instant::now(),
+            began,
+            ground: Ground::default(),
             watcher,
             unwatched,
             once,
@@ -206,14 +232,19 @@ impl Folder {
             writers: HashSet::new(),
             renamed_writers: VecDeque::new(),
             subtrees: BTreeSet::new(),
+            sets: Sets::default(),
+            keyless: BTreeSet::new(),
+            unsorted: false,
             arrivals: 0,
             tell,
             progress,
             stop: Arc::default(),
             scanning: false,
             reading: false,
+            scan_began: None,
             wanted_scan: true,
             next_scan: Duration::ZERO,
+            last_scan: Duration::ZERO,
             next_check: Duration::ZERO,
             pulse: Pulse::new("folder"),
             status,
@@ -243,6 +274,9 @@ impl Folder {
     }
 
     fn now(&self) -> Duration {
+        if self.clock.is_by_hand() {
+            return Duration::try_from(self.clock.now().duration_since(self.began)).unwrap_or_default();
+        }
         self.origin.elapsed()
     }
 
@@ -349,6 +383,10 @@ impl Folder {
         if let First::Late(until) = self.first {
             wake = wake.min(until);
         }
+        if let Some(due) = self.next_late_set() {
+            // A store that refuses is asked again in a moment, not at once.
+            wake = wake.min(due.max(self.now() + STATUS));
+        }
         self.candidates.next_due().map_or(wake, |due| wake.min(due))
     }
 
@@ -366,6 +404,9 @@ impl Folder {
             self.complain(&error);
         }
         self.look_at_due().await;
+        if let Err(error) = self.turn_sets().await {
+            self.complain(&error);
+        }
         if let Some(root) = self.root.clone() {
             if !self.scanning && (self.wanted_scan || self.now() >= self.next_scan) {
                 self.start_scan(&root, None);
