@@ -427,8 +427,9 @@ impl Digest {
             now: desk.now,
             host: &plan.host,
         };
-        let mut entry = email::prepare_digest(spec, key, &with, &members)?;
-        plan.lane(spec, &mut entry);
+        let spec = plan.sparing(spec, &facts, &desk.store);
+        let mut entry = email::prepare_digest(&spec, key, &with, &members)?;
+        plan.lane(&spec, &mut entry);
         let others = events.iter().filter(|event| event.id != last.id);
         entry.answers = others.map(|event| event.id).collect();
         if entry.held.is_some() && entry.effect.is_empty() {
@@ -485,6 +486,7 @@ fn by_defaults(told: &Addressed, plan: &Plan) -> Option<MailSpec> {
         allowed.map(RecipientSpec::Fixed).collect()
     };
     Some(MailSpec {
+        account_named: false,
         account: account.clone(),
         from,
         to: allowed(&told.to),
