@@ -16,7 +16,6 @@ use tidings::event::{Event, EventId, FileRef, Kind, NewEvent};
 use tidings::rule::index::Rules;
 use tidings::rule::{Outcome, Rule, Trigger};
 use tidings::source::Wanted;
-use tidings::source::wanted::Ignore;
 
 fn rules(count: usize) -> Rules {
     Rules::new(

@@ -2350,6 +2350,11 @@ fn sets_and_files_that_are_gone_that_cannot_be() {
             "no trigger of this rule brings `files`",
         ),
         (
+            "file_missing: { in: drop, by: \"07:00\" }".to_owned(),
+            "on_recovery: { mail: { to: ops, subject: \"{{file.name}} {{file.lines}}\" } }",
+            "unknown fact `file.lines`",
+        ),
+        (
             "file_arrives: { in: drop }".to_owned(),
             "mail: { to: ops, subject: \"{{file.csv.row}}\" }",
             "did you mean `file.csv.rows`?",

@@ -83,7 +83,7 @@ async fn the_trouble_of_the_default_account_leaves_by_another_and_its_end_is_tol
         mails[0]
     );
     assert!(site.mail.messages().is_empty());
-    site.ok(&["outbox", "retry", "--state", "deferred"]);
+    site.ok(&["outbox", "retry", "--yes", "--state", "deferred"]);
     site.ok(&["run", "--once"]);
     let mails = site.mails(2).await;
     let over = mails.iter().find(|mail| mail.to == ["ops@example.org"]).unwrap();
@@ -166,7 +166,7 @@ async fn a_condition_that_fails_with_the_facts_at_hand_is_a_trouble_of_its_rule_
         "rules/rules.yaml",
         &rules.replace("int(file.stem) > 3", "file.size > 0"),
     );
-    site.ok(&["outbox", "retry", "--state", "held"]);
+    site.ok(&["outbox", "retry", "--yes", "--state", "held"]);
     site.ok(&["run", "--once"]);
     let mails = site.mails(3).await;
     assert!(mails.iter().any(|mail| mail.to == ["ap@example.org"]));

@@ -89,7 +89,7 @@ fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<
     let mut made = Made::default();
     made.main.event = Some(event.id);
     desk.begin();
-    let learned = RefCell::new(Learned::on(&plan.settings.ground));
+    let learned = RefCell::<Learned>::default();
     for found in plan.find(event).into_iter().filter(asks) {
         let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
         let asked = Asked {

@@ -384,7 +384,7 @@ impl Digest {
                 let mut facts = facts::facts(event, &self.rule, &surroundings);
                 // A file that is gone by now lacks what stood in it: a template that says so holds the digest.
                 let wish = &self.rule.asks.texts;
-                if let Err(why) = Learned::on(&plan.settings.ground).tell(&event.happening, wish, &mut facts) {
+                if let Err(why) = Learned::default().tell(&plan.settings.ground, &event.happening, wish, &mut facts) {
                     tracing::warn!(rule = self.rule.name, event = %event.id, why, "facts of a file are not known");
                 }
                 let log = job_log(&facts);

@@ -770,7 +770,7 @@ fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
         }
         _ if over => (
             "the missing file came",
-            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_file(false) }),
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_ref().facts() }),
         ),
         _ => (
             "a file is missing",

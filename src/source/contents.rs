@@ -114,11 +114,7 @@ pub enum Unread {
 
 /// Reads what is asked of `file`, which lies on `ground`: each fact under its word.
 pub fn read(file: &FileRef, parts: &BTreeSet<Part>, ground: &Ground) -> Result<Map<String, Value>, Unread> {
-    let there = FileRef {
-        root: ground.at(&file.root).into_owned(),
-        ..file.clone()
-    };
-    read_within(&there, parts, LONGEST)
+    read_within(file, &ground.at(&file.root), parts, LONGEST)
 }
 
 fn read_within(
