@@ -267,6 +267,7 @@ async fn a_batch_is_recorded_whole_and_read_back_as_it_was(place: Place) {
             root: PathBuf::from("/srv/in"),
             baseline: true,
         }],
+        unmarked: Vec::new(),
         marks: vec![("slot".to_owned(), json!({"last": 3}))],
     };
     let id = store.record(batch.clone()).await.unwrap()[0].id;
