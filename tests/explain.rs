@@ -539,3 +539,37 @@ rules:
         .unwrap();
     assert!(std::fs::read_to_string(page).unwrap().contains("<html"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_with_a_deadline_quiet_hours_and_a_pause_is_explained_for_a_time_to_come() {
+    let site = Site::new(
+        r#"
+rules:
+  supplier:
+    description: The price list of the supplier
+    when: { file_missing: { in: drop, match: "*.csv", by: "07:00", timezone: Europe/Berlin, grace: 15m } }
+    quiet_hours: { from: "20:00", to: "08:00", timezone: Europe/Berlin }
+    mail: { to: ap@example.org, template: plain, subject: late }
+"#,
+    )
+    .await;
+    site.ok(&["run", "--once"]);
+    site.ok(&["pause", "supplier", "--reason", "stocktaking"]);
+    let said = told(
+        &site,
+        &["explain", "rule", "supplier", "--at", "2031-03-03T07:00:00+01:00"],
+    );
+    for line in [
+        "when      no file `*.csv` in DIR/drop has come by 07:00",
+        "quiet     tells nobody from 20:00 to 08:00; what comes then is told after",
+        "(stocktaking)",
+        "`tidings resume supplier` lets it go on",
+        "The next deadline is ",
+        "with 15 minutes of grace",
+        "A deadline is then (",
+        "It is paused, if nobody resumes it before: nothing is told.",
+        "It has quiet hours then: what happens is told together, Mon TIME.",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+}

@@ -12,6 +12,7 @@ mod rule;
 mod silence;
 mod story;
 mod suppose;
+mod telling;
 mod trigger;
 
 use super::{Exit, Global, out, tell};

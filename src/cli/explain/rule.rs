@@ -4,8 +4,10 @@ use super::Sight;
 use super::event;
 use super::story::{Lines, Story, Times};
 use super::suppose::{Answer, decide, supposed};
+use super::telling;
 use super::trigger;
 use crate::cli::{events, outbox, show};
+use crate::dispatch::pause::{self, Pause};
 use crate::entry::{Entry, State};
 use crate::event::{Event, Kind, NewEvent};
 use crate::rule::load::Setup;
@@ -38,6 +40,8 @@ pub struct Done {
     pub open: Vec<Entry>,
     /// Watches it looks through, and how they are.
     pub watches: Vec<(Watch, Option<WatchStatus>)>,
+    /// It is paused.
+    pub paused: Option<Pause>,
     /// The moment asked about, and what it would do then for each of its schedules.
     pub at: Option<(Timestamp, Vec<Then>)>,
 }
@@ -76,6 +80,10 @@ pub async fn read(
         week: store.said(&rule.name, ago(7 * 24)).await?,
         ..Done::default()
     };
+    done.paused = pause::paused(store, now)
+        .await?
+        .into_iter()
+        .find(|pause| pause.rule == rule.name);
     let asked = EventFilter {
         rule: Some(rule.name.clone()),
         limit: LAST,
@@ -213,11 +221,25 @@ pub fn story(rule: &Rule, done: &Done, sight: &Sight) -> Story {
     for (label, text) in trigger::does(rule) {
         says.pair(0, label, text);
     }
+    for (label, text) in telling::says(rule) {
+        says.pair(0, label, text);
+    }
     says.pair(0, "written", rule.place.clone());
     story.part("What it says", says);
     story.part("What it waits for", waiting(rule, done, sight));
     story.part("What it did", did(rule, done, times));
     let mut holds = Lines::default();
+    let of_rule = format!(":{}:", rule.name);
+    for case in sight.cases.iter().filter(|case| case.key.contains(&of_rule)) {
+        holds.say(
+            0,
+            format!(
+                "A case is open since {}: {}",
+                times.at(case.opened),
+                case.reason.text
+            ),
+        );
+    }
     for (gathering, count) in &done.gathers {
         let due = gathering.due.map(|due| format!(", due {}", times.at(due)));
         holds.say(
@@ -245,6 +267,7 @@ pub fn story(rule: &Rule, done: &Done, sight: &Sight) -> Story {
 fn waiting(rule: &Rule, done: &Done, sight: &Sight) -> Lines {
     let times = &sight.times;
     let mut lines = Lines::default();
+    telling::waiting(rule, done.paused.as_ref(), times, &mut lines);
     for schedule in schedules(rule) {
         lines.say(
             0,
@@ -351,6 +374,7 @@ fn at_a_time(rule: &Rule, at: Timestamp, each: &[Then], done: &Done, times: &Tim
             },
         );
     }
+    telling::at(rule, done.paused.as_ref(), at, times, &mut lines);
     for (gathering, count) in &done.gathers {
         if let Some(due) = gathering.due {
             let when = if due <= at {
@@ -373,7 +397,7 @@ fn at_a_time(rule: &Rule, at: Timestamp, each: &[Then], done: &Done, times: &Tim
         && rule
             .triggers
             .iter()
-            .any(|each| !matches!(each, Trigger::Schedule(_)))
+            .any(|each| !matches!(each, Trigger::Schedule(_) | Trigger::Absence(_)))
     {
         lines.say(
             0,
@@ -392,6 +416,7 @@ fn tell_machines(story: &mut Story, rule: &Rule, done: &Done) {
         "if",
         json!(rule.condition.as_ref().map(|condition| condition.source())),
     );
+    story.with("paused", json!(done.paused));
     story.with("last_24h", json!(done.day));
     story.with("last_7d", json!(done.week));
     story.with("last", done.last.iter().map(events::detail_json).collect());

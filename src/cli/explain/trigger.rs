@@ -1,5 +1,6 @@
 //! A rule in words: what it waits for and what it does. Pure.
 
+use super::telling;
 use crate::action::StepSpec;
 use crate::action::email::{MailSpec, RecipientSpec};
 use crate::rule::facts::TriggerWord;
@@ -44,6 +45,18 @@ fn further(trigger: &Trigger) -> String {
             [] => "there is any trouble".to_owned(),
             kinds => format!("there is trouble with {}", any_of(kinds)),
         },
+        Trigger::Absence(expectation) => telling::absent(expectation),
+        Trigger::Event { types, source } => {
+            let types: Vec<&str> = types.iter().map(|each| each.glob().glob()).collect();
+            let source = source
+                .as_ref()
+                .map(|source| format!(" from `{}`", source.glob().glob()));
+            format!(
+                "somebody emits `{}`{}",
+                types.join("`, `"),
+                source.unwrap_or_default()
+            )
+        }
         other => format!("there is news of `{}`", TriggerWord::from(other).brings()),
     }
 }
