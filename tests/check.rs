@@ -82,7 +82,7 @@ fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
         "    mail: { to: ops }\n    remind: { every: 2h }\n    on_recovery: { mail: { to: ops } }\n",
     );
     assert!(
-        said.contains("rules/a.yaml:5:5: `remind` needs a trigger that opens a case"),
+        said.contains("`remind` needs a trigger that opens a case\n --> rules/a.yaml:5:5"),
         "{said}"
     );
     assert!(said.contains("`on_recovery` has nothing to wait for"), "{said}");
@@ -92,14 +92,23 @@ fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
         both:\n    when: { job_fails: { job: \"*\" } }\n    run: { command: [\"true\"] }\n    \
         remind: { every: 1h, until: 8pm }\n";
     let said = check(&[("rules/a.yaml", rules)]);
-    for problem in [
-        "rules/a.yaml:5:22: that is no time at all",
-        "this leaves no time for a reminder",
-        "rules/a.yaml:8:18: each rung must come later than the one before",
-        "rules/a.yaml:12:5: `remind` sends the rule's `mail` again, and there is none to send again",
-        "rules/a.yaml:12:34: `8pm` is not a time of day",
+    for (place, problem) in [
+        ("5:22", "that is no time at all"),
+        ("5:48", "this leaves no time for a reminder"),
+        ("8:18", "each rung must come later than the one before"),
+        (
+            "12:5",
+            "`remind` sends the rule's `mail` again, and there is none to send again",
+        ),
+        ("12:33", "`8pm` is not a time of day"),
     ] {
-        assert!(said.contains(problem), "{problem}: {said}");
+        let problem = format!("{problem}\n");
+        let at = said.find(&problem).unwrap_or_else(|| panic!("{problem}: {said}"));
+        let shown = said[at + problem.len()..].lines().next().unwrap_or_default();
+        assert!(
+            shown.ends_with(&format!("--> rules/a.yaml:{place}")),
+            "{problem}{shown}"
+        );
     }
     let fine = "rules:\n  back:\n    when: { trouble: {} }\n    on_recovery: { mail: { to: ops, subject: \"{{case.open_for}}\" } }\n";
     assert!(
