@@ -231,6 +231,31 @@ const SUMMARY: [(&str, &str); 15] = [
     ("message_id", "msg-id"),
 ];
 
+/// What a summary says, as labels and texts in the order in which a person reads them. The texts are raw.
+pub fn summary(entry: &Entry) -> Vec<(String, String)> {
+    let Value::Object(summary) = &entry.summary else {
+        return Vec::new();
+    };
+    let told = SUMMARY
+        .iter()
+        .filter_map(|(name, label)| Some((*name, *label, summary.get(*name)?)));
+    let other = summary
+        .iter()
+        .filter(|(name, _)| SUMMARY.iter().all(|(known, _)| known != name))
+        .map(|(name, value)| (name.as_str(), name.as_str(), value));
+    let text = |name: &str, value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(list) if list.is_empty() => None,
+        Value::Array(list) => Some(list.iter().map(item).collect::<Vec<_>>().join(", ")),
+        Value::Null => None,
+        Value::Number(size) if name == "size" => Some(show::bytes(size.as_u64().unwrap_or_default())),
+        other => Some(other.to_string()),
+    };
+    told.chain(other)
+        .filter_map(|(name, label, value)| Some((label.to_owned(), text(name, value)?)))
+        .collect()
+}
+
 /// The long form of an entry.
 pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
     let entry = &detail.entry;
@@ -246,25 +271,8 @@ pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
     if let Some(event) = entry.event {
         lines.push(format!("  event     {event}"));
     }
-    if let Value::Object(summary) = &entry.summary {
-        let told = SUMMARY
-            .iter()
-            .filter_map(|(name, label)| Some((*name, *label, summary.get(*name)?)));
-        let other = summary
-            .iter()
-            .filter(|(name, _)| SUMMARY.iter().all(|(known, _)| known != name))
-            .map(|(name, value)| (name.as_str(), name.as_str(), value));
-        for (name, label, value) in told.chain(other) {
-            let text = match value {
-                Value::String(text) => show::clean(text),
-                Value::Array(list) if list.is_empty() => continue,
-                Value::Array(list) => list.iter().map(item).collect::<Vec<_>>().join(", "),
-                Value::Null => continue,
-                Value::Number(size) if name == "size" => show::bytes(size.as_u64().unwrap_or_default()),
-                other => show::clean(&other.to_string()),
-            };
-            lines.push(format!("  {label:<9} {text}"));
-        }
+    for (label, text) in summary(entry) {
+        lines.push(format!("  {label:<9} {}", show::clean(&text)));
     }
     lines.push(format!("  created   {}", show::local(entry.created)));
     if entry.state == State::Deferred {
@@ -296,10 +304,10 @@ pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
 
 fn item(value: &Value) -> String {
     match (value.as_str(), value.get("name").and_then(Value::as_str)) {
-        (Some(text), _) => show::clean(text),
+        (Some(text), _) => text.to_owned(),
         (None, Some(name)) => match value.get("size").and_then(Value::as_u64) {
-            Some(size) => format!("{} ({})", show::clean(name), show::bytes(size)),
-            None => show::clean(name),
+            Some(size) => format!("{name} ({})", show::bytes(size)),
+            None => name.to_owned(),
         },
         _ => value.to_string(),
     }

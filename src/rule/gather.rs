@@ -79,9 +79,9 @@ impl Group {
 /// How many mails at most.
 #[derive(Clone, Debug)]
 pub struct Throttle {
-    /// So many..
+    /// How many mails may go in that time.
     pub at_most: usize,
-    /// ..in any such time.
+    /// In which time.
     pub per: Duration,
     /// Counted apart for each text this gives; `None`: all together.
     pub by: Option<Text>,

@@ -343,7 +343,7 @@ pub(super) mod tests {
     fn wanted(pattern: &str) -> Wanted {
         Wanted {
             matching: glob(pattern),
-            ignore: GlobSet::empty(),
+            ignore: crate::source::wanted::Ignore::default(),
             recursive: true,
             min_size: 0,
             max_size: None,
@@ -425,10 +425,8 @@ pub(super) mod tests {
 
     #[test]
     fn ignore_depth_and_size_leave_files_out() {
-        let mut ignore = GlobSetBuilder::new();
-        ignore.add(Glob::new("~*").unwrap());
         let mut want = wanted("**/*");
-        want.ignore = ignore.build().unwrap();
+        want.ignore = crate::source::wanted::Ignore::new(&[Glob::new("~*").unwrap()]);
         want.min_size = 2;
         want.max_size = Some(5);
         let takes = |want: &Wanted, relative: &str, size| want.wants(std::path::Path::new(relative), size);

@@ -322,6 +322,8 @@ pub struct EventFilter {
     pub source: Option<String>,
     /// Only those that opened or closed the case of this key.
     pub case: Option<String>,
+    /// Only those this rule was asked about.
+    pub rule: Option<String>,
     /// Only those about exactly this file, whatever its version: root and relative path count.
     pub file: Option<FileRef>,
     /// Only those recorded before this one: the next page.
@@ -340,6 +342,7 @@ impl Default for EventFilter {
             subject: None,
             source: None,
             case: None,
+            rule: None,
             file: None,
             before: None,
             after: None,
@@ -496,6 +499,8 @@ pub struct EntryFilter {
     pub lane: Option<String>,
     /// Answering this event.
     pub event: Option<EventId>,
+    /// The mail of this Message-ID, without angle brackets.
+    pub message_id: Option<String>,
     /// Only those with an attempt that ended `unknown`, whatever became of them since.
     pub ever_unknown: bool,
     /// Only those admitted before this one: the next page.
@@ -513,6 +518,7 @@ impl Default for EntryFilter {
             rule: None,
             lane: None,
             event: None,
+            message_id: None,
             ever_unknown: false,
             before: None,
             limit: 100,
@@ -531,6 +537,8 @@ pub struct EntryDetail {
     pub body: Body,
     /// Every attempt, the first one first.
     pub attempts: Vec<Attempt>,
+    /// Further events it answers: the other parts of a digest.
+    pub answers: Vec<EventId>,
 }
 
 /// One try at an entry.

@@ -211,6 +211,13 @@ impl Store {
         self.read(move |connection| lists::event(connection, id)).await
     }
 
+    /// How often a rule said what (`fired`, `condition_false`, ..) of the events recorded since then.
+    pub async fn said(&self, rule: &str, since: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
+        let rule = rule.to_owned();
+        self.read(move |connection| lists::said(connection, &rule, since))
+            .await
+    }
+
     /// Makes an entry ready again, due now. One that could not be composed (its effect is empty) is
     /// removed instead and its event is dispatched again, or what is gathered under its key is due; the
     /// entry returned is then as it was, not `ready`.
@@ -262,6 +269,13 @@ impl Store {
     pub async fn seen(&self, watch: &str) -> Result<Vec<SeenFile>, StoreError> {
         let watch = watch.to_owned();
         self.read(move |connection| files::seen(connection, &watch)).await
+    }
+
+    /// What a watch knows of one file; one that is gone too.
+    pub async fn seen_file(&self, watch: &str, relative: &Path) -> Result<Option<SeenFile>, StoreError> {
+        let (watch, relative) = (watch.to_owned(), relative.to_owned());
+        self.read(move |connection| files::seen_file(connection, &watch, &relative))
+            .await
     }
 
     /// All watches there ever were.

@@ -25,10 +25,10 @@ pub struct Group {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Throttle {
-    /// So many mails..
+    /// How many mails may go in that time.
     #[schemars(range(min = 1, max = 1000))]
     pub at_most: u32,
-    /// ..in any such time. What is more is counted, and the next mail says how many.
+    /// In which time, as 1h. What is more is counted, and the next mail says how many.
     pub per: Time,
     /// Counted apart for each text this gives, as "{{job.name}}". Default: all together.
     pub by: Option<Template>,

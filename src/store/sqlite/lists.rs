@@ -64,6 +64,9 @@ pub(in crate::store) fn entries(
     if let Some(event) = filter.event {
         which.and("event = ", event.0, "");
     }
+    if let Some(id) = &filter.message_id {
+        which.and("summary ->> '$.message_id' = ", id.clone(), "");
+    }
     if filter.ever_unknown {
         which
             .parts
@@ -103,11 +106,19 @@ pub(in crate::store) fn entry(
             }))
         },
     )?;
+    let answers = collect(
+        connection,
+        "SELECT event FROM answer WHERE entry = $1 ORDER BY event",
+        &[&id.0],
+        usize::MAX,
+        |row| Ok(Some(EventId(row.get(0)?))),
+    )?;
     Ok(Some(EntryDetail {
         entry,
         effect,
         body,
         attempts,
+        answers,
     }))
 }
 
@@ -129,6 +140,13 @@ pub(in crate::store) fn events(
     }
     if let Some(case) = &filter.case {
         which.and("case_key = ", case.clone(), "");
+    }
+    if let Some(rule) = &filter.rule {
+        which.and(
+            "EXISTS (SELECT 1 FROM verdict WHERE verdict.event = event.id AND verdict.rule = ",
+            rule.clone(),
+            ")",
+        );
     }
     if let Some(subject) = &filter.subject {
         which.and("instr(subject, ", subject.clone(), ") > 0");
@@ -231,6 +249,23 @@ pub(in crate::store) fn mails_since(
             return Ok(mails);
         }
     }
+}
+
+/// How often a rule said what of the events recorded since then.
+pub(in crate::store) fn said(
+    connection: &Connection,
+    rule: &str,
+    since: Timestamp,
+) -> Result<BTreeMap<String, u64>, StoreError> {
+    let counted = collect(
+        connection,
+        "SELECT verdict.outcome, count(*) FROM event CROSS JOIN verdict ON verdict.event = event.id
+         WHERE event.recorded >= $1 AND verdict.rule = $2 GROUP BY verdict.outcome",
+        &[&since.as_microsecond(), &rule],
+        usize::MAX,
+        |row| Ok(Some((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))),
+    )?;
+    Ok(counted.into_iter().collect())
 }
 
 /// When attempts at a lane's entries passed the gate since a time.
