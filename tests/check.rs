@@ -541,7 +541,7 @@ fn options_that_do_not_exist() {
     4 |     after: { hours: 1 }
       |     ^^^^^
       |
-      = hint: known are `copy`, `data`, `delete`, `description`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `run`, `throttle`, `when`
+      = hint: known are `copy`, `data`, `delete`, `description`, `escalate`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `remind`, `run`, `throttle`, `when`
 
     error: `file_arrives` and `schedule` cannot stand together
      --> rules/a.yaml:7:41
