@@ -251,17 +251,22 @@ fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
         both:\n    when: { job_fails: { job: \"*\" } }\n    run: { command: [\"true\"] }\n    \
         remind: { every: 1h, until: 8pm }\n";
     let said = check(&[("rules/a.yaml", rules)]);
-    for problem in [
-        "rules/a.yaml:5:22: that is no time at all",
-        "this leaves no time for a reminder",
-        "rules/a.yaml:8:18: each rung must come later than the one before",
-        "rules/a.yaml:12:5: `remind` sends the rule's `mail` again, and there is none to send again",
-        "rules/a.yaml:12:33: `8pm` is not a time of day",
+    for (place, problem) in [
+        ("5:22", "that is no time at all"),
+        ("5:48", "this leaves no time for a reminder"),
+        ("8:18", "each rung must come later than the one before"),
+        (
+            "12:5",
+            "`remind` sends the rule's `mail` again, and there is none to send again",
+        ),
+        ("12:33", "`8pm` is not a time of day"),
     ] {
-        let (place, problem) = problem.split_once(": ").map_or(("", problem), |parts| parts);
+        let problem = format!("{problem}\n");
+        let at = said.find(&problem).unwrap_or_else(|| panic!("{problem}: {said}"));
+        let shown = said[at + problem.len()..].lines().next().unwrap_or_default();
         assert!(
-            said.contains(problem) && said.contains(place),
-            "{problem}: {said}"
+            shown.ends_with(&format!("--> rules/a.yaml:{place}")),
+            "{problem}{shown}"
         );
     }
     let fine = "rules:\n  back:\n    when: { trouble: {} }\n    on_recovery: { mail: { to: ops, subject: \"{{case.open_for}}\" } }\n";
