@@ -104,10 +104,7 @@ impl Performer {
                 ],
                 ..Reason::default()
             };
-            self.settle(leased, Settlement::Hold(reason.clone()), Also::default())
-                .await;
-            self.tell(leased, "mail", &format!("mail:{}", entry.id), &reason)
-                .await;
+            self.hold(leased, reason).await;
             return Performed::default();
         };
         let parcel = Parcel {
@@ -140,35 +137,28 @@ impl Performer {
             }
         }
         let accepted = matches!(settlement, Settlement::Accept(_));
-        let effect = effect.and_then(|mail| serde_json::to_vec(&mail).ok());
-        let mail_case = format!("mail:{}", entry.id);
         let case = match &trouble {
             Some(Trouble::Grant(_)) => Some(grant_case(&mail.account)),
             Some(Trouble::Account(_)) => Some(account_case(&mail.account)),
             _ => None,
         };
-        self.settle(
-            leased,
-            settlement,
-            Also {
-                effect,
-                resend,
-                awaits: case.clone(),
-                ..Also::default()
-            },
-        )
-        .await;
+        let mut also = Also {
+            effect: effect.and_then(|mail| serde_json::to_vec(&mail).ok()),
+            resend,
+            awaits: case.clone(),
+            ..Also::default()
+        };
         match (&trouble, &case) {
             (Some(Trouble::Grant(reason) | Trouble::Account(reason)), Some(case)) => {
-                self.tell(leased, "account", case, reason).await;
+                also.open = self.case(leased, "account", case, reason).await;
             }
-            (Some(Trouble::Mail(reason)), _) => self.tell(leased, "mail", &mail_case, reason).await,
-            _ if accepted => {
-                self.mended(&account_case(&mail.account)).await;
-                self.mended(&mail_case).await;
+            (Some(Trouble::Mail(reason)), _) => {
+                also.open = self.case(leased, "mail", &mail_case(entry.id), reason).await;
             }
+            _ if accepted => also.close = vec![account_case(&mail.account), mail_case(entry.id)],
             _ => {}
         }
+        self.settle(leased, settlement, also).await;
         Performed {
             pause,
             awaits: case,
@@ -223,13 +213,13 @@ impl Performer {
             also.events
                 .push(work::outcome(&work, &report, done.file, entry.attempts));
         }
-        self.settle(leased, settlement, also).await;
         let case = format!("work:{}", entry.id);
         if !report.ok && !work.reports {
-            self.tell(leased, "rule", &case, &reason).await;
+            also.open = self.case(leased, "rule", &case, &reason).await;
         } else if report.ok && entry.attempts > 1 {
-            self.mended(&case).await;
+            also.close.push(case);
         }
+        self.settle(leased, settlement, also).await;
         Performed {
             gone: done.gone,
             ..Performed::default()
@@ -239,11 +229,18 @@ impl Performer {
     /// An effect that cannot be read: written by another version, or damaged. Held, never dropped.
     async fn unreadable(&self, leased: &Leased, why: &str) -> Performed {
         let reason = Reason::new(format!("this entry cannot be performed: {why}"));
-        self.settle(leased, Settlement::Hold(reason.clone()), Also::default())
-            .await;
-        self.tell(leased, "mail", &format!("mail:{}", leased.entry.id), &reason)
-            .await;
+        self.hold(leased, reason).await;
         Performed::default()
+    }
+
+    /// Holds a mail for a person, and tells.
+    async fn hold(&self, leased: &Leased, reason: Reason) {
+        let key = mail_case(leased.entry.id);
+        let also = Also {
+            open: self.case(leased, "mail", &key, &reason).await,
+            ..Also::default()
+        };
+        self.settle(leased, Settlement::Hold(reason), also).await;
     }
 
     /// Settles, for as long as it takes: an outcome that is not written would be done again.
@@ -269,32 +266,23 @@ impl Performer {
         }
     }
 
-    /// Opens a case, unless what failed was itself the news of a trouble.
-    async fn tell(&self, leased: &Leased, kind: &str, key: &str, reason: &Reason) {
+    /// The case to open, unless what failed was itself the news of a trouble.
+    async fn case(&self, leased: &Leased, kind: &str, key: &str, reason: &Reason) -> Option<NewCase> {
         let entry = &leased.entry;
         if kind != "account" && self.is_about_trouble(entry.event).await {
             tracing::error!(entry = %entry.id, reason = %reason.text, "the news of a trouble cannot be told by mail");
-            return;
+            return None;
         }
         let subject = match kind {
             "account" => key.split_once(':').map_or(key, |(_, account)| account).to_owned(),
             _ => format!("{} {} of rule {}", entry.kind.as_str(), entry.id, entry.rule),
         };
-        let case = NewCase {
+        Some(NewCase {
             key: key.to_owned(),
             kind: kind.to_owned(),
             subject,
             reason: reason.clone(),
-        };
-        if let Err(error) = self.store.open_case(case).await {
-            tracing::error!(entry = %entry.id, %error, reason = %reason.text, "cannot open a case");
-        }
-    }
-
-    async fn mended(&self, key: &str) {
-        if let Err(error) = self.store.close_case(key).await {
-            tracing::error!(%error, key, "cannot close a case");
-        }
+        })
     }
 
     async fn is_about_trouble(&self, event: Option<event::EventId>) -> bool {
@@ -304,6 +292,11 @@ impl Performer {
             _ => false,
         }
     }
+}
+
+/// The key of the case of a mail.
+fn mail_case(id: EntryId) -> String {
+    format!("mail:{id}")
 }
 
 /// A number in 0.0 ..= 1.0. Without a random source, the middle: retries then only bunch up.

@@ -42,7 +42,7 @@
 //! | [`admit`](Store::admit) | entries, verdicts, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
-//! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files of [`Also`] | refused: the lease is over |
+//! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files, cases of [`Also`] | refused: the lease is over |
 //! | [`recover`](Store::recover), [`rescue`](Store::rescue) | all entries found, the events of lost work | finds none |
 //! | [`retry`](Store::retry), [`cancel`](Store::cancel) | the state; the case of what is cancelled or composed anew is closed | refused by the state, nothing changes |
 //! | [`open_case`](Store::open_case) | the case, its trouble event | the reason is renewed, no event |
@@ -454,6 +454,11 @@ pub struct Also {
     /// With [`Settlement::Defer`](crate::entry::Settlement::Defer): the key of the case whose end makes
     /// it due at once.
     pub awaits: Option<String>,
+    /// A trouble to open, as by [`Store::open_case`]: no crash comes between an entry that needs a
+    /// person and the news of it.
+    pub open: Option<NewCase>,
+    /// Keys of cases to close, as by [`Store::close_case`].
+    pub close: Vec<String>,
 }
 
 /// What [`Store::recover`] or [`Store::rescue`] found.

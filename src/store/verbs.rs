@@ -270,12 +270,7 @@ impl Store {
     pub async fn close_case(&self, key: &str) -> Result<bool, StoreError> {
         let now = self.now();
         let key = key.to_owned();
-        self.write(move |tx| {
-            // Also where no case was open: a mail may wait for one that was closed a moment ago.
-            outbox::hasten(tx, &key, now)?;
-            cases::close(tx, &key, now)
-        })
-        .await
+        self.write(move |tx| outbox::close_case(tx, &key, now)).await
     }
 
     /// Makes the entries that were deferred because of that case due now, though it is open still:
