@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The key of the case about an account's grant, which the token keeper opens and closes.
@@ -38,6 +40,42 @@ pub struct Performed {
     pub awaits: Option<String>,
     /// Files that work took out of their folders.
     pub gone: Vec<FileRef>,
+    /// The entry was not done with: it may be due again.
+    pub again: bool,
+}
+
+/// Told as soon as the store was handed the outcome of a mail.
+#[derive(Clone, Copy, Debug)]
+pub struct Freed {
+    /// Whose.
+    pub id: EntryId,
+    /// Nothing else of the lane before this time.
+    pub pause: Option<Timestamp>,
+}
+
+/// How many outcomes of a lane the store did not take so far.
+#[derive(Clone, Debug, Default)]
+pub struct Stuck(Arc<AtomicUsize>);
+
+impl Stuck {
+    /// Whether there is one.
+    pub fn is_stuck(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
+
+    fn one(&self) -> Sticking {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Sticking(self.clone())
+    }
+}
+
+/// Counts as stuck until it is dropped.
+struct Sticking(Stuck);
+
+impl Drop for Sticking {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// All that performing needs.
@@ -47,6 +85,8 @@ pub struct Performer {
     pub(super) plan: Arc<Plan>,
     pub(super) clock: Clock,
     pub(super) stop: CancellationToken,
+    pub(super) stuck: Stuck,
+    pub(super) freed: mpsc::UnboundedSender<Freed>,
 }
 
 /// The store's answer to a transport that is about to hand over for good.
@@ -54,11 +94,15 @@ struct StoreGate<'a> {
     store: &'a Store,
     id: EntryId,
     fence: Fence,
+    stuck: &'a Stuck,
 }
 
 impl Gate for StoreGate<'_> {
     fn pass(&self) -> Pin<Box<dyn Future<Output = Result<(), GateClosed>> + Send + '_>> {
         Box::pin(async move {
+            if self.stuck.is_stuck() {
+                return Err(GateClosed("an earlier outcome is still to be written".to_owned()));
+            }
             self.store
                 .gate(self.id, self.fence)
                 .await
@@ -116,6 +160,7 @@ impl Performer {
             store: &self.store,
             id: entry.id,
             fence: leased.fence,
+            stuck: &self.stuck,
         };
         let outcome = sender.send(&parcel, &mail.sender, &gate).await;
         let now = self.clock.now();
@@ -158,11 +203,13 @@ impl Performer {
             _ if accepted => also.close = vec![account_case(&mail.account), mail_case(entry.id)],
             _ => {}
         }
-        self.settle(leased, settlement, also).await;
+        let again = !accepted;
+        self.settle_and_free(leased, settlement, also, pause).await;
         Performed {
             pause,
             awaits: case,
-            gone: Vec::new(),
+            again,
+            ..Performed::default()
         }
     }
 
@@ -178,12 +225,14 @@ impl Performer {
                 store: &self.store,
                 id: entry.id,
                 fence: leased.fence,
+                stuck: &self.stuck,
             };
             if let Err(closed) = gate.pass().await {
                 tracing::warn!(entry = %entry.id, %closed, "work not begun");
                 self.settle(leased, Settlement::Release, Also::default()).await;
                 return Performed {
                     pause: Some(self.clock.now() + Duration::from_secs(5)),
+                    again: true,
                     ..Performed::default()
                 };
             }
@@ -222,6 +271,7 @@ impl Performer {
         self.settle(leased, settlement, also).await;
         Performed {
             gone: done.gone,
+            again: true,
             ..Performed::default()
         }
     }
@@ -243,9 +293,36 @@ impl Performer {
         self.settle(leased, Settlement::Hold(reason), also).await;
     }
 
-    /// Settles, for as long as it takes: an outcome that is not written would be done again.
+    /// Settles as [`Performer::settle`] does. The connection is free once the store was handed the outcome,
+    /// before it is written: the store works in order, so the gate of whatever comes next on the connection is
+    /// not on disk before this outcome is.
+    async fn settle_and_free(
+        &self,
+        leased: &Leased,
+        settlement: Settlement,
+        also: Also,
+        pause: Option<Timestamp>,
+    ) {
+        let mut settling = std::pin::pin!(self.settle(leased, settlement, also));
+        tokio::select! {
+            biased;
+            // Asked for once, it has said to the store what it has to say.
+            () = &mut settling => return,
+            () = std::future::ready(()) => {}
+        }
+        // Nobody listens any more when we stop.
+        let _ = self.freed.send(Freed {
+            id: leased.entry.id,
+            pause,
+        });
+        settling.await;
+    }
+
+    /// Settles, for as long as it takes: an outcome that is not written would be done again. Meanwhile the
+    /// lane is stuck.
     async fn settle(&self, leased: &Leased, settlement: Settlement, also: Also) {
         let mut wait = Duration::from_millis(200);
+        let mut stuck = None;
         loop {
             let tried = self
                 .store
@@ -258,6 +335,7 @@ impl Performer {
                     return;
                 }
                 Err(error) => {
+                    stuck.get_or_insert_with(|| self.stuck.one());
                     tracing::error!(entry = %leased.entry.id, %error, "cannot record an outcome; trying until it works");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(10));
@@ -306,5 +384,49 @@ fn random() -> f64 {
     match ring::rand::SystemRandom::new().fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
         Err(_) => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{NewEntry, OnUnknown};
+
+    #[tokio::test]
+    async fn while_an_outcome_of_the_lane_cannot_be_written_its_gates_stay_shut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidings.db");
+        let store = Store::open(&path, Clock::system()).await.unwrap();
+        let entry = NewEntry {
+            key: "mail:1".to_owned(),
+            kind: Kind::Mail,
+            rule: "each".to_owned(),
+            event: None,
+            lane: "relay".to_owned(),
+            effect: b"{}".to_vec(),
+            body: Body::Inline(b"x".to_vec()),
+            summary: serde_json::Value::Null,
+            on_unknown: OnUnknown::Resend,
+            due: Timestamp::UNIX_EPOCH,
+            held: None,
+            answers: Vec::new(),
+            of_case: None,
+        };
+        let id = store.admit_alone(entry).await.unwrap().id;
+        let lease = Duration::from_secs(60);
+        let claimed = store.claim(Kind::Mail, "relay", 1, lease).await.unwrap();
+        let stuck = Stuck::default();
+        let gate = StoreGate {
+            store: &store,
+            id,
+            fence: claimed[0].fence,
+            stuck: &stuck,
+        };
+        let sticking = stuck.one();
+        assert!(gate.pass().await.unwrap_err().to_string().contains("outcome"));
+        let detail = store.entry(id).await.unwrap().unwrap();
+        assert!(detail.attempts.iter().all(|attempt| !attempt.gated));
+        drop(sticking);
+        gate.pass().await.unwrap();
     }
 }

@@ -23,6 +23,9 @@
 //!   nothing back. A verb that returns an error changed nothing, with one exception: where the error is
 //!   about the commit itself ([`StoreError::Io`]), the change may turn out to be there. Every verb may
 //!   therefore be said again after an error.
+//!   One more exception: a [`claim`](Store::claim) by itself is durable only with the next other write,
+//!   which anything done under its lease needs first. It has done nothing yet, so a power cut that takes
+//!   it back leaves an entry that is ready; a kill takes nothing back.
 //! - **A verb is atomic**: everything it is given happens, or nothing does.
 //! - **Requests do not disturb each other**: they may share a commit, but one that is refused is rolled
 //!   back alone.

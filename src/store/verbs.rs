@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// Leases up to `limit` due entries of a lane, the longest due first. For each an attempt begins
-    /// and the fence rises.
+    /// and the fence rises. A power cut may take this back until the gate or an outcome is durable.
     pub async fn claim(
         &self,
         kind: entry::Kind,
@@ -131,8 +131,10 @@ impl Store {
         let now = self.now();
         let until = later(now, lease);
         let lane = lane.to_owned();
-        self.write(move |tx| outbox::claim(tx, kind, &lane, limit, until, now))
-            .await
+        self.write_as(Urgency::Lease, move |tx| {
+            outbox::claim(tx, kind, &lane, limit, until, now)
+        })
+        .await
     }
 
     /// Passes the point of no return: when this returns it is on disk that the effect may have
@@ -463,8 +465,7 @@ impl Store {
         T: Send + 'static,
         F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let answer = self.inner.sqlite.writer.ask(Urgency::Ordinary, work);
-        self.answered(answer).await?
+        self.write_as(Urgency::Ordinary, work).await
     }
 
     /// A write that may use the space that is kept back for it.
@@ -473,7 +474,15 @@ impl Store {
         T: Send + 'static,
         F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let answer = self.inner.sqlite.writer.ask(Urgency::Outcome, work);
+        self.write_as(Urgency::Outcome, work).await
+    }
+
+    async fn write_as<T, F>(&self, urgency: Urgency, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let answer = self.inner.sqlite.writer.ask(urgency, work);
         self.answered(answer).await?
     }
 
