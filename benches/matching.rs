@@ -6,7 +6,7 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
-use globset::{Glob, GlobSet};
+use globset::Glob;
 use jiff::Timestamp;
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ fn rules(count: usize) -> Rules {
                     watch: format!("watch-{number}"),
                     wanted: Wanted {
                         matching: Glob::new("*.pdf").unwrap().compile_matcher(),
-                        ignore: GlobSet::empty(),
+                        ignore: tidings::source::wanted::Ignore::default(),
                         recursive: false,
                         min_size: 0,
                         max_size: None,
@@ -42,6 +42,8 @@ fn rules(count: usize) -> Rules {
                 on_success: Outcome::default(),
                 on_failure: Outcome::default(),
                 on_recovery: Outcome::default(),
+                ladder: tidings::rule::ladder::Ladder::default(),
+                telling: tidings::rule::gather::Telling::default(),
             })
             .collect(),
     )

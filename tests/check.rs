@@ -77,9 +77,42 @@ fn check_rule(rest: &str) -> String {
 }
 
 #[test]
+fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
+    let said = check_rule(
+        "    mail: { to: ops }\n    remind: { every: 2h }\n    on_recovery: { mail: { to: ops } }\n",
+    );
+    assert!(
+        said.contains("rules/a.yaml:5:5: `remind` needs a trigger that opens a case"),
+        "{said}"
+    );
+    assert!(said.contains("`on_recovery` has nothing to wait for"), "{said}");
+    let rules = "rules:\n  jobs:\n    when: { job_fails: { job: \"*\" } }\n    mail: { to: ops, subject: \"{{case.key}}\" }\n    \
+        remind: { every: 0s, from: \"18:00\", until: \"18:00\", at_most: 1 }\n    \
+        escalate:\n      - { after: 3h, mail: { to: ops } }\n      - { after: 3h, mail: { to: ops } }\n  \
+        both:\n    when: { job_fails: { job: \"*\" } }\n    run: { command: [\"true\"] }\n    \
+        remind: { every: 1h, until: 8pm }\n";
+    let said = check(&[("rules/a.yaml", rules)]);
+    for problem in [
+        "rules/a.yaml:5:22: that is no time at all",
+        "this leaves no time for a reminder",
+        "rules/a.yaml:8:18: each rung must come later than the one before",
+        "rules/a.yaml:12:5: `remind` sends the rule's `mail` again, and there is none to send again",
+        "rules/a.yaml:12:34: `8pm` is not a time of day",
+    ] {
+        assert!(said.contains(problem), "{problem}: {said}");
+    }
+    let fine = "rules:\n  back:\n    when: { trouble: {} }\n    on_recovery: { mail: { to: ops, subject: \"{{case.open_for}}\" } }\n";
+    assert!(
+        check(&[("rules/a.yaml", fine)]).ends_with("exit 0"),
+        "{}",
+        check(&[("rules/a.yaml", fine)])
+    );
+}
+
+#[test]
 fn nothing_is_wrong() {
     assert_snapshot!(check_rule("    mail: { from: invoices@contoso.com, to: ops, template: file-arrived, attach: \"{{file.path}}\" }\n"), @r#"
-    all is well: 1 rule, 1 account, 7 templates, 1 watched folder
+    all is well: 1 rule, 1 account, 8 templates, 1 watched folder
     exit 0
     "#);
 }
@@ -456,10 +489,10 @@ fn keys_that_are_missing() {
 
 #[test]
 fn options_that_do_not_exist() {
-    let settings = format!("{SETTINGS}limits: {{ mails_per_rule_per_hour: 1000 }}\n");
+    let settings = format!("{SETTINGS}console: {{ port: 8080 }}\n");
     assert_snapshot!(check(&[
         ("tidings.yaml", &settings.replace("oauth2: { ", "oauth2: { grant: device_code, ").replace("user:", "transport: graph\n    user:")),
-        ("rules/a.yaml", "rules:\n  a:\n    when: { file_missing: { in: drop } }\n    throttle: { at_most: 1 }\n    mail: { to: ops }\n  b:\n    when: { file_arrives: { in: drop }, schedule: { every: 1h } }\n    mail: { to: ops }\n"),
+        ("rules/a.yaml", "rules:\n  a:\n    when: { file_missing: { in: drop } }\n    after: { hours: 1 }\n    mail: { to: ops }\n  b:\n    when: { file_arrives: { in: drop }, schedule: { every: 1h } }\n    mail: { to: ops }\n"),
     ]), @r#"
     error: `graph` is not known here
      --> tidings.yaml:4:16
@@ -477,13 +510,13 @@ fn options_that_do_not_exist() {
       |
       = hint: known is only `authorization_code`
 
-    error: unknown key `limits`
+    error: unknown key `console`
       --> tidings.yaml:10:1
        |
-    10 | limits: { mails_per_rule_per_hour: 1000 }
-       | ^^^^^^
+    10 | console: { port: 8080 }
+       | ^^^^^^^
        |
-       = hint: known are `accounts`, `defaults`, `outbox`, `recipients`
+       = hint: known are `accounts`, `defaults`, `limits`, `outbox`, `recipients`
 
     error: unknown key `file_missing`
      --> rules/a.yaml:3:13
@@ -493,13 +526,13 @@ fn options_that_do_not_exist() {
       |
       = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `trouble`
 
-    error: unknown key `throttle`
+    error: unknown key `after`
      --> rules/a.yaml:4:5
       |
-    4 |     throttle: { at_most: 1 }
-      |     ^^^^^^^^
+    4 |     after: { hours: 1 }
+      |     ^^^^^
       |
-      = hint: known are `copy`, `data`, `delete`, `description`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `run`, `when`
+      = hint: known are `copy`, `data`, `delete`, `description`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `run`, `throttle`, `when`
 
     error: `file_arrives` and `schedule` cannot stand together
      --> rules/a.yaml:7:41
@@ -1590,7 +1623,7 @@ accounts:
     7 |   folder: { smtp: { host: localhost, ca_file: ca.pem }, folder: out, signature: signatures/office }
       |                                                                                 ^^^^^^^^^^^^^^^^^
       |
-      = hint: write templates/signatures/office.html.hbs, or take one of file-arrived, job-failed, job-recovered, job-succeeded, plain, test-message, trouble
+      = hint: write templates/signatures/office.html.hbs, or take one of digest, file-arrived, job-failed, job-recovered, job-succeeded, plain, test-message, trouble
 
     warning: there are no rules, so nothing will ever happen
     --> rules
@@ -1620,7 +1653,7 @@ fn a_secret_in_the_open_is_warned_about_and_never_shown() {
       |
       = hint: write { env: NAME }, { file: PATH } or { command: [..] } instead, and change the secret: it may be in backups
 
-    all is well: 1 rule, 1 account, 7 templates, 1 watched folder; 1 warning
+    all is well: 1 rule, 1 account, 8 templates, 1 watched folder; 1 warning
     exit 0
     "#);
     for broken in [
@@ -1718,7 +1751,7 @@ fn no_rules_at_all() {
     --> rules
      = hint: rules are written in files rules/*.yaml
 
-    all is well: 0 rules, 1 account, 7 templates, 0 watched folders; 1 warning
+    all is well: 0 rules, 1 account, 8 templates, 0 watched folders; 1 warning
     exit 0
     "#);
 }
@@ -1953,7 +1986,7 @@ mod shipped {
         assert_eq!(made.status.code(), Some(0));
         assert_eq!(
             said(&at),
-            "all is well: 5 rules, 1 account, 7 templates, 1 watched folder\nexit 0"
+            "all is well: 5 rules, 1 account, 8 templates, 1 watched folder\nexit 0"
         );
         let setup = tidings::rule::load::setup(&at).unwrap();
         assert_eq!(setup.watches[0].root, at.join("drop"));

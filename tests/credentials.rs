@@ -195,6 +195,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
             template: "plain".into(),
         },
         recipients: Recipients::default(),
+        limits: None,
         outbox: Outbox {
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),

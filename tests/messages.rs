@@ -338,6 +338,7 @@ impl House {
                 on_unknown: OnUnknown::Resend,
                 keep: Duration::from_secs(86_400),
             },
+            limits: None,
             state: dir.path().join("state"),
         };
         House {

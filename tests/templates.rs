@@ -114,6 +114,8 @@ fn every_shipped_template_renders_for_its_triggers() {
         ("job-recovered", &job_facts, "works again"),
         ("trouble", &trouble, "535 5.7.3"),
         ("test-message", &always(), "sending works"),
+        ("digest", &digest(3), "2026-11-22 09:00"),
+        ("digest", &digest(500), "The first 50 of 500"),
         ("plain", &always(), "file_arrives"),
         ("plain", &file_facts, "x.pdf"),
         ("plain", &job_facts, "exit code 3"),
@@ -164,6 +166,7 @@ fn shipped_templates_use_only_facts_that_may_be_absent_or_belong_to_their_trigge
         ("job-succeeded", &["job"]),
         ("job-recovered", &["job"]),
         ("trouble", &["trouble"]),
+        ("digest", &["group"]),
     ] {
         let uses = templates.variables(name);
         assert!(!uses.is_empty());
@@ -175,6 +178,40 @@ fn shipped_templates_use_only_facts_that_may_be_absent_or_belong_to_their_trigge
             );
             assert!(used.source_line.contains(used.path.last().unwrap()), "{used:?}");
         }
+    }
+}
+
+fn digest(count: usize) -> Value {
+    let events: Vec<Value> = (0..count)
+        .map(|number| json!({"subject": format!("<b>&x{number}.pdf"), "time": "2026-11-22T08:00:00Z"}))
+        .collect();
+    with(json!({
+        "group": {
+            "key": "<it>", "count": count, "first": "2026-11-22T07:00:00Z", "last": "2026-11-22T08:00:00Z",
+            "events": events,
+        },
+        "throttle": {"folded": 7, "since": "2026-11-22T06:42:00Z"},
+    }))
+}
+
+#[test]
+fn a_digest_lists_fifty_events_and_counts_the_rest() {
+    let templates = Templates::shipped();
+    for (count, listed, counted) in [(1, 1, false), (50, 50, false), (51, 50, true), (500, 50, true)] {
+        let mail = templates
+            .render("digest", &digest(count), RenderOptions::default())
+            .unwrap();
+        for part in [mail.html.as_deref().unwrap(), &mail.text] {
+            let lines = part.matches(".pdf").count();
+            assert_eq!(lines, listed, "{count}: {part}");
+            assert_eq!(part.contains("The first 50 of"), counted, "{count}: {part}");
+            assert!(
+                part.contains("7 more like this since 2026-11-22 07:42 were not sent one by one."),
+                "{part}"
+            );
+        }
+        let events = if count == 1 { "1 event" } else { "events" };
+        assert!(mail.subject.contains(events), "{}", mail.subject);
     }
 }
 
@@ -471,6 +508,7 @@ fn an_empty_or_missing_folder_gives_what_is_shipped() {
     assert_eq!(
         Templates::shipped().names(),
         [
+            "digest",
             "file-arrived",
             "job-failed",
             "job-recovered",

@@ -7,7 +7,7 @@
     reason = "a test fails by panicking, and says why it was skipped"
 )]
 
-use globset::{GlobBuilder, GlobSetBuilder};
+use globset::GlobBuilder;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tidings::clock::Clock;
 use tidings::event::{Event, Kind};
 use tidings::source::file::status::{Mode, WatchStatus, mark};
 use tidings::source::file::{FileSource, Handle};
+use tidings::source::wanted::Ignore;
 use tidings::source::{Existing, Identity, Settle, Wanted, Watch};
 use tidings::store::{EventFilter, Store};
 use tidings::template::Text;
@@ -47,13 +48,10 @@ impl Source {
 
 fn wanted(pattern: &str, ignore: &[&str]) -> Wanted {
     let glob = |pattern: &str| GlobBuilder::new(pattern).literal_separator(true).build().unwrap();
-    let mut ignored = GlobSetBuilder::new();
-    for pattern in ignore {
-        ignored.add(glob(pattern));
-    }
+    let ignored: Vec<_> = ignore.iter().map(|pattern| glob(pattern)).collect();
     Wanted {
         matching: glob(pattern).compile_matcher(),
-        ignore: ignored.build().unwrap(),
+        ignore: Ignore::new(&ignored),
         recursive: pattern.contains("**") || pattern.contains('/'),
         min_size: 0,
         max_size: None,

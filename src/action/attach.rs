@@ -109,6 +109,60 @@ pub fn open(texts: &[Text], places: &Places<'_>) -> Result<Attachments, Reason> 
     Ok(opened)
 }
 
+/// Most files opened for one mail of several events.
+const MOST: usize = 100;
+
+/// Opens what `attach:` means for a mail of several events: what is written out once, what a template gives for
+/// each of them. A file that cannot be had is left out, and why is told in the mail; an error is a template's.
+pub fn open_each<'a>(
+    texts: &[Text],
+    all: &Places<'_>,
+    each: impl Iterator<Item = Places<'a>>,
+) -> Result<Attachments, Reason> {
+    let mut opened = Attachments {
+        files: Vec::new(),
+        omitted: Vec::new(),
+    };
+    let is_log = |text: &Text| text.literal() == Some("job.log");
+    let (once, often): (Vec<&Text>, Vec<&Text>) = texts
+        .iter()
+        .partition(|text| text.literal().is_some() && !is_log(text));
+    for text in once {
+        find(text, all, &mut opened)?;
+    }
+    for places in each {
+        for text in &often {
+            let path = match is_log(text) {
+                true => "job.log".to_owned(),
+                false => render(text, &places)?,
+            };
+            if path.is_empty() {
+                continue;
+            }
+            let why = if opened.files.len() >= MOST {
+                "there are too many files for one mail".to_owned()
+            } else {
+                match find(text, &places, &mut opened) {
+                    Ok(()) => continue,
+                    Err(reason) => reason.text,
+                }
+            };
+            opened.omitted.push(Omitted {
+                name: safe_name(Path::new(&path).file_name().unwrap_or_default()),
+                size: 0,
+                path: String::new(),
+                why,
+            });
+        }
+    }
+    Ok(opened)
+}
+
+fn render(text: &Text, places: &Places<'_>) -> Result<String, Reason> {
+    text.render(places.facts)
+        .map_err(|error| Reason::new(format!("`attach: {}`: {error}", text.source())))
+}
+
 /// Bytes of files as encoded in a message.
 pub fn encoded(files: &[Open]) -> u64 {
     files.iter().fold(0, |sum: u64, file| {
@@ -187,9 +241,7 @@ fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<()
     let is_log = |path: &str| with.job_log.is_some_and(|log| path == shown(log.as_os_str()));
     let rendered = match text.literal() {
         Some("job.log") => String::new(),
-        _ => text
-            .render(with.facts)
-            .map_err(|error| Reason::new(format!("`attach: {}`: {error}", text.source())))?,
+        _ => render(text, with)?,
     };
     // `{{job.log}}` means the same.
     if text.literal() == Some("job.log") || is_log(&rendered) {

@@ -110,6 +110,29 @@ pub struct Composing<'a> {
     pub host: &'a str,
 }
 
+/// What stands before the subject of a mail that tells of a case again, so that it is not taken for the first one.
+/// A rung with a subject of its own needs none.
+fn mark(spec: &MailSpec, facts: &Value) -> String {
+    let number = |path: &str| facts.pointer(path).and_then(Value::as_u64).unwrap_or_default();
+    match (number("/case/reminder"), number("/case/escalation")) {
+        (0, 0) => String::new(),
+        (0, _) if spec.subject.is_some() => String::new(),
+        (0, rung) => format!("Escalation {rung}: "),
+        (reminder, _) => format!("Reminder {reminder}: "),
+    }
+}
+
+/// One event of several that a mail tells.
+#[derive(Clone, Debug)]
+pub struct Member<'a> {
+    /// What may be said of it.
+    pub facts: &'a Value,
+    /// The file it is about.
+    pub file: Option<&'a FileRef>,
+    /// The log of the job it is about.
+    pub job_log: Option<&'a Path>,
+}
+
 /// Why there is no message.
 enum Refusal {
     /// A person must mend something.
@@ -131,6 +154,32 @@ impl From<Reason> for Refusal {
 ///
 /// The error is our own disk's: full, or failing. Nobody needs to mend the mail then; ask again later.
 pub fn prepare(spec: &MailSpec, key: &str, with: &Composing<'_>) -> io::Result<NewEntry> {
+    prepare_over(spec, key, with, None)
+}
+
+/// Composes one mail of several events. `with` has the facts of the latest of them, and `group`.
+///
+/// It goes to everybody that any of the events gives, and everything they give is attached. What is gone or has
+/// changed since is said in the mail, and does not keep it from leaving.
+pub fn prepare_digest(
+    spec: &MailSpec,
+    key: &str,
+    with: &Composing<'_>,
+    members: &[Member<'_>],
+) -> io::Result<NewEntry> {
+    let mut entry = prepare_over(spec, key, with, Some(members))?;
+    if members.len() > 1 {
+        entry.summary["about"] = format!("{} events", members.len()).into();
+    }
+    Ok(entry)
+}
+
+fn prepare_over(
+    spec: &MailSpec,
+    key: &str,
+    with: &Composing<'_>,
+    members: Option<&[Member<'_>]>,
+) -> io::Result<NewEntry> {
     let mut entry = NewEntry {
         key: key.to_owned(),
         kind: Kind::Mail,
@@ -158,7 +207,7 @@ pub fn prepare(spec: &MailSpec, key: &str, with: &Composing<'_>) -> io::Result<N
     {
         entry.summary["about"] = one_line(what, MAX_VALUE).into();
     }
-    match compose(spec, key, with, &mut entry) {
+    match compose(spec, key, with, members, &mut entry) {
         Ok(()) => {}
         Err(Refusal::Hold(reason)) => {
             entry.effect = Vec::new();
@@ -170,7 +219,13 @@ pub fn prepare(spec: &MailSpec, key: &str, with: &Composing<'_>) -> io::Result<N
     Ok(entry)
 }
 
-fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntry) -> Result<(), Refusal> {
+fn compose(
+    spec: &MailSpec,
+    key: &str,
+    with: &Composing<'_>,
+    members: Option<&[Member<'_>]>,
+    entry: &mut NewEntry,
+) -> Result<(), Refusal> {
     let account = with.settings.accounts.get(&spec.account).ok_or_else(|| Reason {
         steps: vec!["Name an account of tidings.yaml in the rule, then retry the mail.".to_owned()],
         ..Reason::new(format!(
@@ -178,23 +233,24 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
             one_line(&spec.account, MAX_VALUE)
         ))
     })?;
-    let to = recipients("to", &spec.to, with)?;
-    let cc = recipients("cc", &spec.cc, with)?;
-    let bcc = recipients("bcc", &spec.bcc, with)?;
+    let to = recipients("to", &spec.to, with, members)?;
+    let cc = recipients("cc", &spec.cc, with, members)?;
+    let bcc = recipients("bcc", &spec.bcc, with, members)?;
     let names = |list: &[Mailbox]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     entry.summary["to"] = names(&to).into();
     entry.summary["cc"] = names(&cc).into();
     entry.summary["bcc"] = names(&bcc).into();
 
-    let subject = spec
-        .subject
-        .as_ref()
-        .map(|text| rendered("subject", text, with))
-        .transpose()?;
+    let mark = mark(spec, with.facts);
+    let subject = match &spec.subject {
+        Some(text) if text.counts() => Some(rendered("subject", text, with)?),
+        Some(text) => Some(format!("{mark}{}", rendered("subject", text, with)?)),
+        None => None,
+    };
     if let Some(subject) = &subject {
         entry.summary["subject"] = one_line(subject, MAX_SUBJECT).into();
     }
-    let Attachments { files, omitted } = attachments(spec, with)?;
+    let Attachments { files, omitted } = attachments(spec, with, members)?;
     let attached: Vec<Attached> = files.iter().map(|file| file.shown.clone()).collect();
     let mail = with
         .templates
@@ -204,6 +260,7 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
             RenderOptions {
                 signature: account.signature.as_deref(),
                 subject: subject.as_deref(),
+                mark: Some(&mark),
                 attachments: &attached,
                 omitted: &omitted,
                 zone: Some(&with.settings.defaults.timezone),
@@ -276,14 +333,29 @@ fn compose(spec: &MailSpec, key: &str, with: &Composing<'_>, entry: &mut NewEntr
 }
 
 /// What is attached, after those that are too big were dealt with as the rule says.
-fn attachments(spec: &MailSpec, with: &Composing<'_>) -> Result<Attachments, Refusal> {
+fn attachments(
+    spec: &MailSpec,
+    with: &Composing<'_>,
+    members: Option<&[Member<'_>]>,
+) -> Result<Attachments, Refusal> {
     let places = Places {
         settings: with.settings,
         facts: with.facts,
         file: with.file,
         job_log: with.job_log,
     };
-    let mut opened = attach::open(&spec.attach, &places)?;
+    let mut opened = match members {
+        None => attach::open(&spec.attach, &places)?,
+        Some(members) => {
+            let each = members.iter().map(|member| Places {
+                settings: with.settings,
+                facts: member.facts,
+                file: member.file,
+                job_log: member.job_log,
+            });
+            attach::open_each(&spec.attach, &places, each)?
+        }
+    };
     let total = attach::encoded(&opened.files);
     if total <= spec.max_size {
         return Ok(opened);
@@ -349,25 +421,59 @@ fn rendered(what: &str, text: &Text, with: &Composing<'_>) -> Result<String, Rea
 
 /// Everybody a mail would go to; or why it would be held.
 pub fn addressed(spec: &MailSpec, with: &Composing<'_>) -> Result<Vec<Mailbox>, Reason> {
-    let mut all = recipients("to", &spec.to, with)?;
-    all.extend(recipients("cc", &spec.cc, with)?);
-    all.extend(recipients("bcc", &spec.bcc, with)?);
+    let mut all = recipients("to", &spec.to, with, None)?;
+    all.extend(recipients("cc", &spec.cc, with, None)?);
+    all.extend(recipients("bcc", &spec.bcc, with, None)?);
     Ok(all)
 }
 
 /// Everybody a list means. What a template made must be allowed; what is written out is.
-fn recipients(what: &str, specs: &[RecipientSpec], with: &Composing<'_>) -> Result<Vec<Mailbox>, Reason> {
+/// Of several events, everybody that any of them gives, once.
+fn recipients(
+    what: &str,
+    specs: &[RecipientSpec],
+    with: &Composing<'_>,
+    members: Option<&[Member<'_>]>,
+) -> Result<Vec<Mailbox>, Reason> {
     let mut all = Vec::new();
     for spec in specs {
-        match spec {
-            RecipientSpec::Fixed(mailbox) => all.push(mailbox.clone()),
-            RecipientSpec::Template(text) => {
+        match (spec, members) {
+            (RecipientSpec::Fixed(mailbox), _) => all.push(mailbox.clone()),
+            (RecipientSpec::Template(text), Some(members)) if !speaks_of_all(text) => {
+                let mut values: Vec<String> = Vec::new();
+                for member in members {
+                    let each = Composing {
+                        facts: member.facts,
+                        ..*with
+                    };
+                    let value = rendered(what, text, &each)?.trim().to_owned();
+                    if !values.contains(&value) {
+                        values.push(value);
+                    }
+                }
+                for value in values {
+                    for mailbox in templated(what, text, &value, with)? {
+                        if !all.contains(&mailbox) {
+                            all.push(mailbox);
+                        }
+                    }
+                }
+            }
+            (RecipientSpec::Template(text), _) => {
                 let value = rendered(what, text, with)?;
                 all.extend(templated(what, text, value.trim(), with)?);
             }
         }
     }
     Ok(all)
+}
+
+/// Whether a text is about all events together, and not about each of them.
+fn speaks_of_all(text: &Text) -> bool {
+    let about = |root: &String| root == "group" || root == "throttle";
+    text.variables()
+        .iter()
+        .any(|variable| variable.path.first().is_some_and(about))
 }
 
 /// What one rendered recipient means: a group of the settings, or one allowed address.

@@ -1,22 +1,32 @@
-//! `tidings explain`: what would fire and what would be sent, and why a mail was or was not sent.
+//! `tidings explain`: why a mail was or was not sent, and what would be sent.
+//!
+//! One file a question. Each reads what it needs (store, setup, folder) into a value, makes a [`story`] of it,
+//! which is pure, and has it shown by [`page`].
 
-use super::{Exit, Global, events, out, outbox, show, tell};
-use crate::action::StepSpec;
-use crate::action::email::{self, Composing, MailSpec};
-use crate::action::run::shown_command;
-use crate::entry::EntryId;
-use crate::event::{Event, EventId, FileRef, Kind, NewEvent};
-use crate::rule::facts::{self, Surroundings};
-use crate::rule::index::{Branch, Rules, Why};
+mod event;
+mod file;
+mod job;
+mod mail;
+mod page;
+mod rule;
+mod silence;
+mod story;
+mod suppose;
+mod trigger;
+
+use super::{Exit, Global, out, tell};
+use crate::config::settings::Settings;
+use crate::event::EventId;
 use crate::rule::load::{self, Setup};
-use crate::rule::{Outcome, Rule, Trigger};
-use crate::source::job::{self, JobReport};
-use crate::source::{Wanted, Watch};
-use crate::store::{EventFilter, Store, StoreError};
+use crate::store::lock::Lock;
+use crate::store::{Case, Store, StoreError};
+use crate::suggest;
+use event::Told;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use page::Look;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use story::{Story, Times};
 
 /// Options of `tidings explain`.
 #[derive(Debug, clap::Args)]
@@ -30,10 +40,23 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum About {
-    /// A file: what became of it if it came, and what each rule makes of it
+    /// A mail, or some work: from the event to the server's last word, and what comes next
+    Mail {
+        /// Its number, or its Message-ID
+        id: String,
+    },
+    /// A file, here or gone: what became of it, or why nothing did, and what each rule makes of it
     File {
         /// Its path; it need not be there
         path: PathBuf,
+    },
+    /// A rule: what it is for, when it is next due, what it did last, what it holds back
+    Rule {
+        /// Its name
+        name: String,
+        /// And what would happen at this time: `2026-03-02 09:00`, `09:00`, RFC 3339
+        #[arg(long)]
+        at: Option<String>,
     },
     /// A job: what would follow if it ended so
     Job {
@@ -46,11 +69,6 @@ enum About {
         #[arg(long)]
         after_failure: bool,
     },
-    /// A mail, or some work: from the event to the server's last word
-    Mail {
-        /// The entry's number
-        id: i64,
-    },
     /// An event: which rules saw it and what they made of it
     Event {
         /// Its number
@@ -58,454 +76,166 @@ enum About {
     },
 }
 
+/// What every answer may need.
+#[derive(Debug)]
+pub struct Sight {
+    /// How times are said.
+    pub times: Times,
+    /// Whether somebody works here now.
+    pub running: bool,
+    /// Where each rule stands.
+    pub places: BTreeMap<String, String>,
+    /// Troubles and absences that are open.
+    pub cases: Vec<Case>,
+    /// `tidings.yaml`.
+    pub settings: Settings,
+}
+
 /// Does it. Changes nothing.
 pub async fn run(global: &Global, args: Args) -> Exit {
-    let (_, store) = match super::open(global).await {
+    let (settings, store) = match super::open(global).await {
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
     let dir = global.setup();
-    let about = args.about;
-    if let About::Mail { id } = about {
-        return mail(&store, EntryId(id), args.json)
-            .await
-            .unwrap_or_else(|error| super::store_failed(&error));
-    }
-    if let About::Event { id } = about {
-        return event(&store, EventId(id), args.json)
-            .await
-            .unwrap_or_else(|error| super::store_failed(&error));
-    }
-    let setup = match tokio::task::spawn_blocking(move || load::setup(&dir)).await {
-        Ok(Ok(setup)) => setup,
-        Ok(Err(problems)) => return super::run::failed(&crate::app::AppError::Setup(problems)),
+    let setup = match tokio::task::spawn_blocking(move || load::load(&dir, load::Away::BadLuck)).await {
+        Ok(setup) => setup,
         Err(error) => {
             tell(format_args!("error: {error}"));
             return Exit::Software;
         }
     };
-    let told = match about {
-        About::File { path } => file(&setup, &store, &path, args.json).await,
-        About::Job {
-            name,
-            exit,
-            after_failure,
-        } => {
-            job_ended(&setup, &store, &name, exit, after_failure, args.json);
-            Ok(Exit::Done)
-        }
-        About::Mail { .. } | About::Event { .. } => Ok(Exit::Done),
+    // What happened can be told whatever state the rules are in now.
+    let past = matches!(args.about, About::Mail { .. } | About::Event { .. });
+    let setup = match setup {
+        Ok(setup) => Some(setup),
+        Err(_) if past => None,
+        Err(problems) => return super::run::failed(&crate::app::AppError::Setup(problems)),
     };
-    told.unwrap_or_else(|error| super::store_failed(&error))
-}
-
-async fn mail(store: &Store, id: EntryId, as_json: bool) -> Result<Exit, StoreError> {
-    let now = Timestamp::now();
-    let Some(detail) = store.entry(id).await? else {
-        tell(format_args!("error: there is no entry {id}"));
-        return Ok(Exit::BadInput);
-    };
-    let event = match detail.entry.event {
-        Some(event) => store.event(event).await?,
-        None => None,
-    };
-    if as_json {
-        let event = event.as_ref().map(events::detail_json);
-        out(format_args!(
-            "{:#}",
-            json!({ "event": event, "entry": outbox::detail_json(&detail) })
-        ));
-        return Ok(Exit::Done);
-    }
-    if let Some(event) = event {
-        out(events::described(&event, now));
-        out("");
-    }
-    out(outbox::described(&detail, now));
-    Ok(Exit::Done)
-}
-
-async fn event(store: &Store, id: EventId, as_json: bool) -> Result<Exit, StoreError> {
-    match store.event(id).await? {
-        Some(detail) if as_json => {
-            out(format_args!("{:#}", events::detail_json(&detail)));
-            Ok(Exit::Done)
+    match answer(settings, setup.as_ref(), &store, args.about).await {
+        Ok(Ok(story)) if args.json => {
+            out(format_args!("{:#}", story.to_json()));
+            Exit::Done
         }
-        Some(detail) => {
-            out(events::described(&detail, Timestamp::now()));
-            Ok(Exit::Done)
+        Ok(Ok(story)) => {
+            out(page::shown(&story, Look::of_stdout()));
+            Exit::Done
         }
-        None => {
-            tell(format_args!("error: there is no event {id}"));
-            Ok(Exit::BadInput)
+        Ok(Err(why)) => {
+            tell(format_args!("error: {}", super::show::clean(&why)));
+            Exit::BadInput
         }
+        Err(error) => super::store_failed(&error),
     }
 }
 
-async fn file(setup: &Setup, store: &Store, path: &Path, as_json: bool) -> Result<Exit, StoreError> {
-    let now = Timestamp::now();
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let subject = crate::event::shown(path.as_os_str());
-    let filter = EventFilter {
-        subject: Some(subject.clone()),
-        limit: 3,
-        ..EventFilter::default()
-    };
-    let mut came = Vec::new();
-    for event in store.events(filter).await? {
-        came.extend(store.event(event.id).await?);
-    }
-    let metadata = std::fs::symlink_metadata(&path).ok();
-    let regular = metadata.as_ref().is_none_or(std::fs::Metadata::is_file);
-    let (size, mtime_ns) = match &metadata {
-        Some(metadata) => (
-            metadata.len(),
-            metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
-        ),
-        None => (1000, i64::try_from(now.as_nanosecond()).unwrap_or(0)),
-    };
-    let answers = if regular {
-        arrival(setup, store, &path, size, mtime_ns)
-    } else {
-        Vec::new()
-    };
-    if as_json {
-        let answer = json!({
-            "path": subject, "there": metadata.is_some(), "regular": regular, "size": size,
-            "came": came.iter().map(events::detail_json).collect::<Vec<_>>(),
-            "rules": answers.iter().map(Answer::to_json).collect::<Vec<_>>(),
-        });
-        out(format_args!("{answer:#}"));
-        return Ok(Exit::Done);
-    }
-    let shown = show::clean(&subject);
-    if came.is_empty() {
-        out(format_args!("The journal knows of no arrival of {shown}."));
-    } else {
-        out(format_args!("What became of {shown} (newest first):"));
-        for detail in &came {
-            out(show::indent(&events::described(detail, now), "  "));
-        }
-    }
-    out(match &metadata {
-        Some(_) if !regular => {
-            "\nWhat lies there is not a regular file (a folder, a link, a pipe): it is never an arrival."
-                .to_owned()
-        }
-        Some(_) => format!("\nIf it arrived now, as it lies there ({}):", show::bytes(size)),
-        None => "\nIf such a file arrived now (nothing lies there; taking 1 kB):".to_owned(),
-    });
-    for answer in &answers {
-        out(answer.described());
-    }
-    if answers.is_empty() && regular {
-        out("  no rule watches that folder; the watched folders are:");
-        for watch in &setup.watches {
-            out(format_args!("    {}", watch.root.display()));
-        }
-    }
-    Ok(Exit::Done)
-}
-
-/// What each rule that watches there makes of such a file.
-fn arrival(setup: &Setup, store: &Store, path: &Path, size: u64, mtime_ns: i64) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    for rule in &setup.rules {
-        for trigger in &rule.triggers {
-            let Trigger::FileArrives { watch, wanted } = trigger else {
-                continue;
-            };
-            let Some(watch) = setup.watches.iter().find(|known| known.id == *watch) else {
-                continue;
-            };
-            let Ok(relative) = path.strip_prefix(&watch.root) else {
-                continue;
-            };
-            let reference = FileRef {
-                root: watch.root.clone(),
-                relative: relative.to_owned(),
-                size,
-                mtime_ns,
-            };
-            answers.push(one_rule(setup, store, rule, watch, wanted, reference));
-        }
-    }
-    answers
-}
-
-fn one_rule(
-    setup: &Setup,
+/// The answer, or why there is none.
+async fn answer(
+    settings: Settings,
+    setup: Option<&Setup>,
     store: &Store,
-    rule: &Rule,
-    watch: &Watch,
-    wanted: &Wanted,
-    file: FileRef,
-) -> Answer {
-    if let Some(why) = unwanted(wanted, &file) {
-        return Answer::no(rule, why);
-    }
-    let happening = NewEvent {
-        key: "explain".to_owned(),
-        kind: Kind::FileArrives,
-        source: watch.id.clone(),
-        subject: crate::event::shown(file.path().as_os_str()),
-        time: Timestamp::now(),
-        facts: Map::from_iter([("file".to_owned(), file.facts())]),
-        file: Some(file),
-        origin: None,
-        case: None,
-    };
-    decide(setup, store, rule, &supposed(happening, false), None)
-}
-
-/// What one rule would make of an event.
-struct Answer {
-    rule: String,
-    place: String,
-    fires: bool,
-    /// Why it fires or not; may be empty where it fires without a condition.
-    why: String,
-    /// What it would do, a line each.
-    then: Vec<String>,
-}
-
-impl Answer {
-    fn of(rule: &Rule, fires: bool, why: String) -> Answer {
-        Answer {
-            rule: rule.name.clone(),
-            place: rule.place.clone(),
-            fires,
-            why,
-            then: Vec::new(),
-        }
-    }
-
-    fn no(rule: &Rule, why: String) -> Answer {
-        Answer::of(rule, false, why)
-    }
-
-    fn described(&self) -> String {
-        let word = if self.fires { "yes" } else { "no" };
-        let why = show::clean(&self.why);
-        let why = match (self.fires, why.is_empty()) {
-            (_, true) => String::new(),
-            (true, false) => format!(" ({why})"),
-            (false, false) => format!(", {why}"),
-        };
-        let mut lines = vec![format!(
-            "  rule {} ({}): {word}{why}",
-            show::clean(&self.rule),
-            self.place
-        )];
-        lines.extend(self.then.iter().map(|line| format!("    {}", show::clean(line))));
-        lines.join("\n")
-    }
-
-    fn to_json(&self) -> Value {
-        json!({ "rule": self.rule, "place": self.place, "fires": self.fires, "why": self.why, "then": self.then })
-    }
-}
-
-/// Why a file is not what a rule looks for.
-fn unwanted(wanted: &Wanted, file: &FileRef) -> Option<String> {
-    let relative = &file.relative;
-    let name = relative.file_name().map(Path::new)?;
-    if !wanted.recursive && relative.components().count() > 1 {
-        return Some("it lies in a sub-folder, and the rule looks in the folder itself only".to_owned());
-    }
-    if !wanted.matching.is_match(relative) {
-        return Some(format!("its path does not match `{}`", wanted.matching.glob()));
-    }
-    if wanted.ignore.is_match(relative) || wanted.ignore.is_match(name) {
-        return Some("one of its `ignore` patterns leaves it out".to_owned());
-    }
-    if file.size < wanted.min_size {
-        return Some(format!("{} is less than its min_size", show::bytes(file.size)));
-    }
-    if wanted.max_size.is_some_and(|max| file.size > max) {
-        return Some(format!("{} is more than its max_size", show::bytes(file.size)));
-    }
-    None
-}
-
-fn supposed(happening: NewEvent, recovers: bool) -> Event {
-    Event {
-        id: EventId(0),
-        happening,
-        recorded: Timestamp::now(),
-        recovers,
-    }
-}
-
-fn job_ended(setup: &Setup, store: &Store, name: &str, exit: i32, after_failure: bool, as_json: bool) {
-    let now = Timestamp::now().to_string();
-    let report = JobReport {
-        name: name.to_owned(),
-        ok: exit == 0,
-        exit_code: Some(exit),
-        attempt: 1,
-        duration: 1.0,
-        summary: format!("ended with exit code {exit}"),
-        started: now.clone(),
-        ended: now,
-        ..JobReport::default()
-    };
-    let origin = setup
-        .rules
-        .iter()
-        .find(|rule| rule.name == name && !rule.work.is_empty())
-        .map(|rule| crate::event::Origin {
-            rule: rule.name.clone(),
-            event: EventId(0),
-        });
-    let happening = job::outcome(&report, origin, &Map::new(), None, "explain".to_owned());
-    let event = supposed(happening, exit == 0 && after_failure);
-    let rules = Rules::new(setup.rules.clone());
-    let answers: Vec<Answer> = rules
-        .find(&event)
-        .into_iter()
-        .map(|found| {
-            let branch = match found.why {
-                Why::Outcome(branch) => Some(branch),
-                Why::Trigger(_) => None,
-            };
-            decide(setup, store, &found.rule, &event, branch)
-        })
-        .collect();
-    if as_json {
-        let rules: Vec<Value> = answers.iter().map(Answer::to_json).collect();
-        out(format_args!(
-            "{:#}",
-            json!({ "job": name, "exit_code": exit, "rules": rules })
-        ));
-        return;
-    }
-    out(format_args!(
-        "If job {} ended with exit code {exit}:",
-        show::clean(name)
-    ));
-    for answer in &answers {
-        out(answer.described());
-    }
-    if answers.is_empty() {
-        let own = setup
-            .rules
-            .iter()
-            .find(|rule| rule.name == name && !rule.work.is_empty());
-        match own {
-            Some(rule) => out(format_args!(
-                "  rule {} runs it ({}) and says nothing of such an end; no other rule is about it",
-                show::clean(&rule.name),
-                rule.place
-            )),
-            None => out("  no rule is about it"),
-        }
-    }
-}
-
-/// What a rule makes of an event that might happen.
-fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: Option<Branch>) -> Answer {
-    let zone = setup.settings.defaults.timezone.clone();
-    let surroundings = Surroundings {
-        host: crate::app::host(),
-        now: Timestamp::now().to_zoned(zone),
-    };
-    let facts = facts::facts(event, rule, &surroundings);
-    let with = Composing {
-        settings: &setup.settings,
-        templates: &setup.templates,
-        spool: store.spool(),
-        rule: &rule.name,
-        event: None,
-        facts: &facts,
-        file: event.happening.file.as_ref(),
-        job_log: None,
-        now: Timestamp::now(),
-        host: &surroundings.host,
-    };
-    let (outcome, why): (Option<&Outcome>, String) = match branch {
-        Some(Branch::Success) => (Some(&rule.on_success), "on_success".to_owned()),
-        Some(Branch::Failure) => (Some(&rule.on_failure), "on_failure".to_owned()),
-        Some(Branch::Recovery) => (Some(&rule.on_recovery), "on_recovery".to_owned()),
-        None => match rule.condition.as_ref().map(|condition| condition.check(&facts)) {
-            None => (None, String::new()),
-            Some(Ok(decision)) if decision.holds => (None, decision.why),
-            Some(Ok(decision)) => {
-                return Answer::no(rule, format!("its condition says no ({})", decision.why));
-            }
-            Some(Err(error)) => {
-                return Answer::no(rule, format!("its condition fails: {error}"));
-            }
+    about: About,
+) -> Result<Result<Story, String>, StoreError> {
+    let sight = Sight {
+        times: Times {
+            zone: settings.defaults.timezone.clone(),
+            now: Timestamp::now(),
         },
+        running: Lock::holder(&settings.state).is_some(),
+        places: setup
+            .iter()
+            .flat_map(|setup| &setup.rules)
+            .map(|rule| (rule.name.clone(), rule.place.clone()))
+            .collect(),
+        cases: store.open_cases().await?,
+        settings,
     };
-    let mut answer = Answer::of(rule, true, why);
-    let (steps, mails): (&[StepSpec], &[MailSpec]) = match outcome {
-        Some(outcome) => (&outcome.work, &outcome.mails),
-        None => (&rule.work, &rule.mails),
+    match (about, setup) {
+        (About::Mail { id }, _) => match mail::find(store, &id).await?.as_slice() {
+            [] => Ok(Err(format!(
+                "no mail here has the Message-ID `{id}`; mails are kept for {} after they were accepted \
+                 (`keep` of the outbox)",
+                story::long(sight.settings.outbox.keep.try_into().unwrap_or_default())
+            ))),
+            [id, ..] => Ok(match mail::read(store, *id).await? {
+                Some(sent) => Ok(mail::story(&sent, &sight)),
+                None => Err(format!(
+                    "there is no entry {id}; `tidings outbox list` shows those there are"
+                )),
+            }),
+        },
+        (About::Event { id }, _) => Ok(match told(store, EventId(id)).await? {
+            Some(told) => Ok(event::story(&told, &sight)),
+            None => Err(format!(
+                "there is no event {id}; `tidings events list` shows those there are"
+            )),
+        }),
+        (About::File { path }, Some(setup)) => {
+            let found = file::read(setup, store, &path).await?;
+            Ok(Ok(file::story(&found, &sight)))
+        }
+        (About::Rule { name, at }, Some(setup)) => {
+            let at = match at.map(|text| story::moment(&text, &sight.times)).transpose() {
+                Ok(at) => at,
+                Err(why) => return Ok(Err(why)),
+            };
+            let Some(rule) = setup.rules.iter().find(|rule| rule.name == name) else {
+                let names = setup.rules.iter().map(|rule| rule.name.as_str());
+                return Ok(Err(unknown_rule(&name, names)));
+            };
+            let done = rule::read(rule, setup, store, at, &sight).await?;
+            Ok(Ok(rule::story(rule, &done, &sight)))
+        }
+        (
+            About::Job {
+                name,
+                exit,
+                after_failure,
+            },
+            Some(setup),
+        ) => Ok(Ok(job::story(setup, store, &name, exit, after_failure))),
+        (_, None) => Ok(Err(
+            "the setup has problems; `tidings check` shows them".to_owned()
+        )),
+    }
+}
+
+/// A rule that is not there.
+pub fn unknown_rule<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match suggest::nearest(name, names.iter().copied()) {
+        Some(near) => format!("there is no rule `{name}`; did you mean `{near}`?"),
+        None if names.is_empty() => format!("there is no rule `{name}`, nor any other"),
+        None => format!("there is no rule `{name}`; the rules are {}", names.join(", ")),
+    }
+}
+
+/// Longest chain of causes that is told.
+const CAUSES: usize = 5;
+
+/// An event with all around it.
+async fn told(store: &Store, id: EventId) -> Result<Option<Told>, StoreError> {
+    let Some(detail) = store.event(id).await? else {
+        return Ok(None);
     };
-    for step in steps {
-        answer.then.push(format!("then {}", step_line(step, &facts)));
-    }
-    for mail in mails {
-        answer.then.push(format!("mail {}", mail_line(mail, &with)));
-    }
-    if outcome.is_none() && !rule.work.is_empty() {
-        for (name, branch) in [
-            ("succeeds", &rule.on_success),
-            ("fails", &rule.on_failure),
-            ("recovers", &rule.on_recovery),
-        ] {
-            for mail in &branch.mails {
-                let to = match recipients(mail, &with) {
-                    Ok(to) => format!("mail to {to}"),
-                    Err(why) => format!("a mail that would be held: {why}"),
-                };
-                answer.then.push(format!("if it {name}: {to}"));
-            }
+    let mut causes = Vec::new();
+    let mut origin = detail.event.happening.origin.clone();
+    while let Some(from) = origin.take().filter(|_| causes.len() < CAUSES) {
+        if let Some(cause) = store.event(from.event).await? {
+            origin = cause.event.happening.origin.clone();
+            causes.push(cause.event);
         }
     }
-    answer
-}
-
-fn step_line(step: &StepSpec, facts: &Value) -> String {
-    let text = |text: &crate::template::Text| text.render(facts).unwrap_or_else(|error| format!("({error})"));
-    match step {
-        StepSpec::Run(run) => format!(
-            "run {}",
-            shown_command(&run.command.iter().map(text).collect::<Vec<_>>())
-        ),
-        StepSpec::Move(to) => format!("move it to {}", text(to)),
-        StepSpec::Copy(to) => format!("copy it to {}", text(to)),
-        StepSpec::Delete => "delete it".to_owned(),
+    let mut gathered = Vec::new();
+    for (rule, key) in store.gathered_in(id).await? {
+        if let Some(gathering) = store.gathering(&rule, &key).await? {
+            let count = store.gathered(&rule, &key, 10_000).await?.len();
+            gathered.push((gathering, count));
+        }
     }
-}
-
-/// Who would get a mail, or why it would be held.
-fn recipients(mail: &MailSpec, with: &Composing<'_>) -> Result<String, String> {
-    match email::addressed(mail, with) {
-        Ok(all) => Ok(all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-        Err(reason) => Err(reason.text),
-    }
-}
-
-fn mail_line(mail: &MailSpec, with: &Composing<'_>) -> String {
-    let facts = with.facts;
-    let to = match recipients(mail, with) {
-        Ok(to) => to,
-        Err(why) => return format!("that would be held: {why}"),
-    };
-    let attached: Vec<_> = mail
-        .attach
-        .iter()
-        .map(|text| text.render(facts).unwrap_or_else(|error| format!("({error})")))
-        .collect();
-    let attached = if attached.is_empty() {
-        String::new()
-    } else {
-        format!(", with {}", attached.join(", "))
-    };
-    format!(
-        "to {to} from {} by account {}, template {}{attached}",
-        mail.from, mail.account, mail.template
-    )
+    Ok(Some(Told {
+        detail,
+        causes,
+        gathered,
+    }))
 }

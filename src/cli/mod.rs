@@ -11,7 +11,9 @@ pub mod explain;
 pub mod face;
 pub mod init;
 pub mod outbox;
+pub mod pause;
 pub mod preview;
+pub mod question;
 pub mod run;
 pub mod schema;
 pub mod send;
@@ -80,6 +82,10 @@ pub enum Command {
     Status(status::Args),
     /// What is to be sent or done: list, show, retry, cancel
     Outbox(outbox::Args),
+    /// Let rules be silent for a while; what happens meanwhile is kept. Without a rule: list them
+    Pause(pause::Args),
+    /// Let paused rules go on; what happened meanwhile is sent or dropped
+    Resume(pause::ResumeArgs),
     /// What happened, and what each rule made of it
     Events(events::Args),
     /// Run a command as a job and report how it ended; its exit code is ours
@@ -191,6 +197,8 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Auth(args) => auth::run(global, args).await,
         Command::Status(args) => status::run(global, args).await,
         Command::Outbox(args) => outbox::run(global, args).await,
+        Command::Pause(args) => pause::run(global, args).await,
+        Command::Resume(args) => pause::resume(global, args).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Exec(args) => exec::run(global, args).await,
         Command::Schema(args) => schema::run(global, args).await,

@@ -1,7 +1,9 @@
 //! `tidings outbox`: what is to be sent or done, and why it is where it is.
 
+mod many;
+
 use super::{Exit, Global, out, show, tell};
-use crate::entry::{Entry, EntryId, Reason, State};
+use crate::entry::{Entry, EntryId, Reason, State, Verb};
 use crate::store::{Attempt, EntryDetail, EntryFilter, Store};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -29,9 +31,9 @@ enum Command {
         message: bool,
     },
     /// Do them again, the same bytes
-    Retry(Which),
+    Retry(many::Which),
     /// Never do them; also closes the trouble of a mail that was refused for some recipients
-    Cancel(Which),
+    Cancel(many::Which),
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,19 +55,6 @@ struct List {
     json: bool,
 }
 
-#[derive(Debug, clap::Args)]
-#[group(id = "which", required = true, multiple = true, args = ["id", "state"])]
-struct Which {
-    /// Their numbers
-    id: Vec<i64>,
-    /// All that are in this state
-    #[arg(long, value_parser = state)]
-    state: Option<State>,
-    /// As JSON, one object a line
-    #[arg(long)]
-    json: bool,
-}
-
 fn state(word: &str) -> Result<State, String> {
     State::parse(word).ok_or_else(|| {
         let known: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
@@ -82,8 +71,8 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     match args.command {
         Command::List(list) => entries(&store, list).await,
         Command::Show { id, json, message } => entry(&store, EntryId(id), json, message).await,
-        Command::Retry(which) => each(&store, which, "retry").await,
-        Command::Cancel(which) => each(&store, which, "cancel").await,
+        Command::Retry(which) => many::run(&store, which, Verb::Retry).await,
+        Command::Cancel(which) => many::run(&store, which, Verb::Cancel).await,
     }
 }
 
@@ -242,6 +231,31 @@ const SUMMARY: [(&str, &str); 15] = [
     ("message_id", "msg-id"),
 ];
 
+/// What a summary says, as labels and texts in the order in which a person reads them. The texts are raw.
+pub fn summary(entry: &Entry) -> Vec<(String, String)> {
+    let Value::Object(summary) = &entry.summary else {
+        return Vec::new();
+    };
+    let told = SUMMARY
+        .iter()
+        .filter_map(|(name, label)| Some((*name, *label, summary.get(*name)?)));
+    let other = summary
+        .iter()
+        .filter(|(name, _)| SUMMARY.iter().all(|(known, _)| known != name))
+        .map(|(name, value)| (name.as_str(), name.as_str(), value));
+    let text = |name: &str, value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(list) if list.is_empty() => None,
+        Value::Array(list) => Some(list.iter().map(item).collect::<Vec<_>>().join(", ")),
+        Value::Null => None,
+        Value::Number(size) if name == "size" => Some(show::bytes(size.as_u64().unwrap_or_default())),
+        other => Some(other.to_string()),
+    };
+    told.chain(other)
+        .filter_map(|(name, label, value)| Some((label.to_owned(), text(name, value)?)))
+        .collect()
+}
+
 /// The long form of an entry.
 pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
     let entry = &detail.entry;
@@ -257,25 +271,8 @@ pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
     if let Some(event) = entry.event {
         lines.push(format!("  event     {event}"));
     }
-    if let Value::Object(summary) = &entry.summary {
-        let told = SUMMARY
-            .iter()
-            .filter_map(|(name, label)| Some((*name, *label, summary.get(*name)?)));
-        let other = summary
-            .iter()
-            .filter(|(name, _)| SUMMARY.iter().all(|(known, _)| known != name))
-            .map(|(name, value)| (name.as_str(), name.as_str(), value));
-        for (name, label, value) in told.chain(other) {
-            let text = match value {
-                Value::String(text) => show::clean(text),
-                Value::Array(list) if list.is_empty() => continue,
-                Value::Array(list) => list.iter().map(item).collect::<Vec<_>>().join(", "),
-                Value::Null => continue,
-                Value::Number(size) if name == "size" => show::bytes(size.as_u64().unwrap_or_default()),
-                other => show::clean(&other.to_string()),
-            };
-            lines.push(format!("  {label:<9} {text}"));
-        }
+    for (label, text) in summary(entry) {
+        lines.push(format!("  {label:<9} {}", show::clean(&text)));
     }
     lines.push(format!("  created   {}", show::local(entry.created)));
     if entry.state == State::Deferred {
@@ -307,10 +304,10 @@ pub fn described(detail: &EntryDetail, now: Timestamp) -> String {
 
 fn item(value: &Value) -> String {
     match (value.as_str(), value.get("name").and_then(Value::as_str)) {
-        (Some(text), _) => show::clean(text),
+        (Some(text), _) => text.to_owned(),
         (None, Some(name)) => match value.get("size").and_then(Value::as_u64) {
-            Some(size) => format!("{} ({})", show::clean(name), show::bytes(size)),
-            None => show::clean(name),
+            Some(size) => format!("{name} ({})", show::bytes(size)),
+            None => name.to_owned(),
         },
         _ => value.to_string(),
     }
@@ -354,47 +351,4 @@ fn print_message(store: &Store, detail: &EntryDetail) -> Exit {
             Exit::Io
         }
     }
-}
-
-async fn each(store: &Store, which: Which, verb: &str) -> Exit {
-    let mut ids: Vec<EntryId> = which.id.into_iter().map(EntryId).collect();
-    if let Some(state) = which.state {
-        let filter = EntryFilter {
-            states: vec![state],
-            limit: usize::MAX >> 1,
-            ..EntryFilter::default()
-        };
-        match store.entries(filter).await {
-            Ok(found) => ids.extend(found.iter().map(|entry| entry.id)),
-            Err(error) => return super::store_failed(&error),
-        }
-    }
-    let mut exit = Exit::Done;
-    for id in ids {
-        let moved = match verb {
-            "retry" => store.retry(id).await,
-            _ => store.cancel(id).await,
-        };
-        let closed = match verb {
-            // Nothing is left to be mended once a person has decided.
-            "cancel" => store.close_case(&format!("mail:{id}")).await,
-            _ => Ok(false),
-        };
-        match (moved, closed) {
-            (_, Err(error)) => return super::store_failed(&error),
-            (Ok(entry), _) if which.json => out(as_json(&entry)),
-            (Ok(entry), _) => out(format_args!("{id} {}", entry.state.as_str())),
-            (Err(_), Ok(true)) if which.json => out(json!({ "id": id, "trouble": "closed" })),
-            (Err(_), Ok(true)) => out(format_args!("{id} stays as it is; its trouble is closed")),
-            (Err(error), Ok(false)) if which.json => {
-                out(json!({ "id": id, "error": error.to_string() }));
-                exit = Exit::BadInput;
-            }
-            (Err(error), Ok(false)) => {
-                tell(format_args!("error: {error}"));
-                exit = Exit::BadInput;
-            }
-        }
-    }
-    exit
 }

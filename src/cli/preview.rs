@@ -1,25 +1,35 @@
 //! `tidings preview`: the mails of a rule as they would leave, with sample facts.
 
+use super::face::{Face as _, Terminal};
 use super::{Exit, Global, out, show, tell};
 use crate::action::email::{self, Composing, MailSpec};
 use crate::clock::Clock;
 use crate::entry::Body;
-use crate::rule::facts;
+use crate::event::{Event, EventId, FileRef};
+use crate::rule::facts::{self, Surroundings};
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
 use crate::rule::{Rule, Trigger};
 use crate::store::Store;
+use crate::template::{RenderOptions, Text};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `tidings preview`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The rule
     rule: String,
-    /// Facts to use instead of samples: a file of JSON, as `tidings events show --json` prints under `facts`
-    #[arg(long, value_name = "FILE")]
-    facts: Option<PathBuf>,
+    /// Real facts instead of samples: the number of a recorded event, or a file of JSON (facts, or what
+    /// `tidings events show --json` prints)
+    #[arg(long, alias = "facts", value_name = "ID|FILE")]
+    event: Option<String>,
+    /// Only the mails of this branch: mail, on_success, on_failure, on_recovery, ..
+    #[arg(long)]
+    branch: Option<String>,
+    /// Show each mail's page in a browser; prints where it was written
+    #[arg(long)]
+    open: bool,
     /// Write each mail's page as NAME.html into this folder
     #[arg(long, value_name = "DIR")]
     html: Option<PathBuf>,
@@ -31,10 +41,19 @@ pub struct Args {
     json: bool,
 }
 
+/// What to compose the mails with instead of samples.
+#[derive(Debug)]
+enum Given {
+    /// A recorded event.
+    Event(Box<Event>),
+    /// Facts somebody wrote down; samples say what is not in them.
+    Facts(Value),
+}
+
 /// Does it. Sends nothing, keeps nothing.
 pub async fn run(global: &Global, args: Args) -> Exit {
     let dir = global.setup();
-    let setup = match tokio::task::spawn_blocking(move || load::setup(&dir)).await {
+    let setup = match tokio::task::spawn_blocking(move || load::load(&dir, load::Away::BadLuck)).await {
         Ok(Ok(setup)) => setup,
         Ok(Err(problems)) => return super::run::failed(&crate::app::AppError::Setup(problems)),
         Err(error) => {
@@ -43,23 +62,20 @@ pub async fn run(global: &Global, args: Args) -> Exit {
         }
     };
     let Some(rule) = setup.rules.iter().find(|rule| rule.name == args.rule).cloned() else {
-        let names: Vec<_> = setup.rules.iter().map(|rule| rule.name.as_str()).collect();
-        tell(format_args!(
-            "error: there is no rule `{}`; the rules are {}",
-            args.rule,
-            names.join(", ")
-        ));
+        let names = setup.rules.iter().map(|rule| rule.name.as_str());
+        let why = super::explain::unknown_rule(&args.rule, names);
+        tell(format_args!("error: {}", show::clean(&why)));
         return Exit::BadInput;
     };
-    let given = match args.facts.as_ref().map(|path| read_facts(path)).transpose() {
-        Ok(given) => given,
-        Err(why) => {
-            tell(format_args!("error: {why}"));
-            return Exit::BadInput;
-        }
+    let given = match &args.event {
+        Some(given) => match read(global, given).await {
+            Ok(given) => Some(given),
+            Err(exit) => return exit,
+        },
+        None => None,
     };
-    let scratch = match tempdir() {
-        Ok(scratch) => scratch,
+    let scratch = match tempdir("preview") {
+        Ok(scratch) => Scratch(scratch),
         Err(error) => {
             tell(format_args!("error: cannot make a temporary folder: {error}"));
             return Exit::CannotCreate;
@@ -81,10 +97,36 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     }
 }
 
-fn read_facts(path: &std::path::Path) -> Result<Value, String> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    serde_json::from_str(&text).map_err(|error| format!("{} is not JSON: {error}", path.display()))
+/// A recorded event by its number, or facts from a file.
+async fn read(global: &Global, given: &str) -> Result<Given, Exit> {
+    let refuse = |why: String| {
+        tell(format_args!("error: {}", show::clean(&why)));
+        Exit::BadInput
+    };
+    if let Ok(id) = given.parse() {
+        let (_, store) = super::open(global).await?;
+        return match store.event(EventId(id)).await {
+            Ok(Some(detail)) => Ok(Given::Event(Box::new(detail.event))),
+            Ok(None) => Err(refuse(format!(
+                "there is no event {id}; `tidings events list` shows those there are"
+            ))),
+            Err(error) => Err(super::store_failed(&error)),
+        };
+    }
+    let text = match std::fs::read_to_string(given) {
+        Ok(text) => text,
+        Err(error) => return Err(refuse(format!("cannot read {given}: {error}"))),
+    };
+    match serde_json::from_str::<Value>(&text) {
+        Ok(Value::Object(mut all)) => Ok(Given::Facts(match all.remove("facts") {
+            Some(facts) => facts,
+            None => Value::Object(all),
+        })),
+        Ok(_) => Err(refuse(format!(
+            "{given} holds no facts: a JSON object is expected"
+        ))),
+        Err(error) => Err(refuse(format!("{given} is not JSON: {error}"))),
+    }
 }
 
 /// A folder that goes away with it.
@@ -96,78 +138,219 @@ impl Drop for Scratch {
     }
 }
 
-fn tempdir() -> std::io::Result<Scratch> {
-    let path = std::env::temp_dir().join(format!("tidings-preview-{}", std::process::id()));
-    std::fs::create_dir(&path)?;
-    Ok(Scratch(path))
+/// A fresh folder that only we may look into.
+fn tempdir(what: &str) -> std::io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    for number in 0.. {
+        let name = format!("tidings-{what}-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && number < 1000 => {}
+            made => return made.map(|()| path),
+        }
+    }
+    Err(std::io::ErrorKind::AlreadyExists.into())
 }
 
-/// Where a rule's mails stand: a name to show, the branch, the mails.
-fn places(rule: &Rule) -> Vec<(&'static str, Option<Branch>, &[MailSpec])> {
-    vec![
-        ("mail", None, rule.mails.as_slice()),
-        (
-            "on_success",
-            Some(Branch::Success),
-            rule.on_success.mails.as_slice(),
-        ),
-        (
-            "on_failure",
-            Some(Branch::Failure),
-            rule.on_failure.mails.as_slice(),
-        ),
-        (
-            "on_recovery",
-            Some(Branch::Recovery),
-            rule.on_recovery.mails.as_slice(),
-        ),
-    ]
+/// One place in a rule where mails stand.
+struct Place<'a> {
+    /// A name to show.
+    name: String,
+    /// The outcome of work it belongs to.
+    branch: Option<Branch>,
+    /// What it says of a case that is open: number of the reminder and of the rung.
+    case: (u32, usize),
+    /// It tells that a case is over.
+    over: bool,
+    mails: &'a [MailSpec],
 }
 
-fn previews(setup: &Setup, rule: &Rule, given: Option<&Value>, store: &Store, args: &Args) -> Exit {
-    let mut exit = Exit::Done;
-    let mut any = false;
-    for (place, branch, mails) in places(rule) {
-        for (number, spec) in mails.iter().enumerate() {
-            any = true;
-            let mut sample = sample(rule, branch);
-            own(&mut sample, rule, branch);
-            if let (Value::Object(sample), Some(Value::Object(given))) = (&mut sample, given) {
-                sample.extend(given.clone());
+/// Where a rule's mails stand.
+fn places(rule: &Rule) -> Vec<Place<'_>> {
+    let place = |name: &str, branch, mails| Place {
+        name: name.to_owned(),
+        branch,
+        case: (0, 0),
+        over: false,
+        mails,
+    };
+    let mut all = vec![place("mail", None, rule.mails.as_slice())];
+    if rule.ladder.remind.is_some() {
+        all.push(Place {
+            case: (1, 0),
+            ..place("remind", None, rule.mails.as_slice())
+        });
+    }
+    for (number, rung) in (1..).zip(&rule.ladder.escalate) {
+        all.push(Place {
+            case: (0, number),
+            ..place(&format!("escalate-{number}"), None, rung.mails.as_slice())
+        });
+    }
+    for branch in [Branch::Success, Branch::Failure, Branch::Recovery] {
+        // Without work, what is over is a case, and the facts are those of the trigger.
+        let over = branch == Branch::Recovery && rule.work.is_empty();
+        all.push(Place {
+            over,
+            ..place(
+                branch.as_str(),
+                (!over).then_some(branch),
+                branch.of(rule).mails.as_slice(),
+            )
+        });
+    }
+    all
+}
+
+/// One mail to be shown.
+struct Preview<'a> {
+    name: String,
+    /// When it would leave: `a file arrives`.
+    when: String,
+    spec: &'a MailSpec,
+    facts: Value,
+    /// The file of a recorded event.
+    file: Option<&'a FileRef>,
+}
+
+/// All mails of a rule, for each branch and each way to get there.
+fn wanted<'a>(
+    setup: &Setup,
+    rule: &'a Rule,
+    given: Option<&'a Given>,
+    branch: Option<&str>,
+) -> Vec<Preview<'a>> {
+    let mut all = Vec::new();
+    for place in places(rule) {
+        let outcome = place.branch;
+        if branch.is_some_and(|branch| branch != place.name) {
+            continue;
+        }
+        let ways: Vec<(String, Value, Option<&FileRef>)> = match given {
+            Some(Given::Event(event)) => {
+                let surroundings = Surroundings {
+                    host: crate::app::host(),
+                    now: jiff::Timestamp::now().to_zoned(setup.settings.defaults.timezone.clone()),
+                };
+                let facts = facts::facts(event, rule, &surroundings);
+                let when = format!("event {}: {}", event.id, event.happening.subject);
+                vec![(when, facts, event.happening.file.as_ref())]
             }
-            let mut spec = spec.clone();
-            let left_out: Vec<String> = spec.attach.iter().map(|text| text.source().to_owned()).collect();
-            // The sample's file is not there; what would be attached is said instead.
-            spec.attach.clear();
-            let name = format!("{}-{place}-{}", rule.name, number + 1);
-            if !preview(setup, rule, &spec, &sample, &left_out, store, args, &name) {
-                exit = Exit::BadInput;
+            other => samples(rule, outcome, place.over)
+                .into_iter()
+                .map(|(when, mut sample)| {
+                    own(&mut sample, rule, outcome);
+                    if sample.get("case").is_some() {
+                        sample["case"]["reminder"] = json!(place.case.0);
+                        sample["case"]["escalation"] = json!(place.case.1);
+                    }
+                    if let (Value::Object(sample), Some(Given::Facts(Value::Object(given)))) =
+                        (&mut sample, other)
+                    {
+                        sample.extend(given.clone());
+                    }
+                    (when.to_owned(), sample, None)
+                })
+                .collect(),
+        };
+        // With facts of one's own the ways differ in what is not given only.
+        let ways = ways
+            .into_iter()
+            .take(if given.is_some() { 1 } else { usize::MAX });
+        for (way, (when, facts, file)) in ways.enumerate() {
+            for (number, spec) in place.mails.iter().enumerate() {
+                let way = match way {
+                    0 => String::new(),
+                    more => format!("-{}", more + 1),
+                };
+                all.push(Preview {
+                    name: format!("{}-{}-{}{way}", rule.name, place.name, number + 1),
+                    when: when.clone(),
+                    spec,
+                    facts: facts.clone(),
+                    file,
+                });
             }
         }
     }
-    if !any {
-        tell(format_args!("rule `{}` sends no mail", rule.name));
+    all
+}
+
+fn previews(setup: &Setup, rule: &Rule, given: Option<&Given>, store: &Store, args: &Args) -> Exit {
+    let branch = args.branch.as_deref();
+    if let Some(branch) = branch
+        && places(rule).iter().all(|place| place.name != branch)
+    {
+        let known: Vec<_> = places(rule).into_iter().map(|place| place.name).collect();
+        tell(format_args!(
+            "error: there is no branch `{}`; there are {}",
+            show::clean(branch),
+            known.join(", ")
+        ));
+        return Exit::BadInput;
+    }
+    let mut exit = Exit::Done;
+    let all = wanted(setup, rule, given, branch);
+    for each in &all {
+        if !preview(setup, rule, each, store, args) {
+            exit = Exit::BadInput;
+        }
+    }
+    if all.is_empty() {
+        tell(match branch {
+            Some(branch) => format!("rule `{}` sends no mail in `{}`", rule.name, show::clean(branch)),
+            None => format!("rule `{}` sends no mail", rule.name),
+        });
     }
     exit
 }
 
-/// The most telling facts; where only a good end of a job starts the rule, those of a good end.
-fn sample(rule: &Rule, branch: Option<Branch>) -> Value {
-    let good = |trigger: &Trigger| matches!(trigger, Trigger::JobSucceeds(_) | Trigger::JobRecovers(_));
-    let only_good = branch.is_none() && rule.triggers.iter().all(good);
-    let mut sample = facts::vocabulary(rule, branch)
-        .samples()
-        .into_iter()
-        .find(|sample| !only_good || sample["job"]["ok"] == true)
-        .unwrap_or_default();
-    if only_good {
-        sample["job"]["recovered"] = json!(
-            rule.triggers
-                .iter()
-                .any(|trigger| matches!(trigger, Trigger::JobRecovers(_)))
-        );
+/// The facts of each way to get to a mail, and what that way is. Of the ways a job can end, those that start the
+/// rule.
+fn samples(rule: &Rule, branch: Option<Branch>, over: bool) -> Vec<(&'static str, Value)> {
+    let vocabulary = facts::vocabulary(rule, branch);
+    let ends = |ok: bool, signal: bool| {
+        branch.is_some()
+            || rule.triggers.iter().any(|trigger| match trigger {
+                Trigger::JobFinishes(_) => !signal,
+                Trigger::JobSucceeds(_) | Trigger::JobRecovers(_) => ok,
+                // What is over then is that it fails.
+                Trigger::JobFails(_) if over => ok,
+                Trigger::JobFails(_) => !ok && !signal,
+                _ => false,
+            })
+    };
+    let mut samples: Vec<(&'static str, Value)> = vocabulary
+        .cases()
+        .iter()
+        .filter(
+            |sample| match sample.facts.get("job").and_then(|job| job.get("ok")) {
+                Some(ok) => ends(ok == &Value::Bool(true), !sample.facts["job"]["signal"].is_null()),
+                None => true,
+            },
+        )
+        .map(|sample| (sample.when, sample.facts.clone()))
+        .collect();
+    if samples.is_empty() {
+        // Whatever the rule's triggers are, there is something to show.
+        samples = vocabulary
+            .cases()
+            .iter()
+            .take(1)
+            .map(|sample| (sample.when, sample.facts.clone()))
+            .collect();
     }
-    sample
+    let recovers = |each: &Trigger| {
+        matches!(each, Trigger::JobRecovers(_)) || over && matches!(each, Trigger::JobFails(_))
+    };
+    if branch.is_none() && rule.triggers.iter().all(recovers) {
+        for (_, sample) in &mut samples {
+            sample["job"]["recovered"] = json!(true);
+        }
+    }
+    // An outcome of work reads the same whatever started the work.
+    samples.dedup_by(|one, other| branch.is_some() && one.0 == other.0);
+    samples
 }
 
 /// What is known beforehand takes the place of the sample's: the rule, this machine, and in an outcome the
@@ -183,75 +366,82 @@ fn own(sample: &mut Value, rule: &Rule, branch: Option<Branch>) {
     }
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "one call, and each is a thing of its own"
-)]
-fn preview(
-    setup: &Setup,
-    rule: &Rule,
-    spec: &MailSpec,
-    sample: &Value,
-    left_out: &[String],
-    store: &Store,
-    args: &Args,
-    name: &str,
-) -> bool {
-    let host = sample
+/// Shows one mail; false where there is none to be shown.
+fn preview(setup: &Setup, rule: &Rule, each: &Preview<'_>, store: &Store, args: &Args) -> bool {
+    let Preview { name, facts, .. } = each;
+    let host = facts
         .get("host")
         .and_then(Value::as_str)
         .unwrap_or("host")
         .to_owned();
-    let entry = email::prepare(
-        spec,
-        name,
-        &Composing {
-            settings: &setup.settings,
-            templates: &setup.templates,
-            spool: store.spool(),
-            rule: &rule.name,
-            event: None,
-            facts: sample,
-            file: None,
-            job_log: None,
-            now: jiff::Timestamp::now(),
-            host: &host,
-        },
-    );
+    let with = Composing {
+        settings: &setup.settings,
+        templates: &setup.templates,
+        spool: store.spool(),
+        rule: &rule.name,
+        event: None,
+        facts,
+        file: each.file,
+        job_log: facts.pointer("/job/log").and_then(Value::as_str).map(Path::new),
+        now: jiff::Timestamp::now(),
+        host: &host,
+    };
+    // The file of a recorded event is attached if it is there still. A sample's is not: what would be attached is
+    // said instead.
+    let mut entry = match each.file {
+        Some(_) => email::prepare(each.spec, name, &with),
+        None => email::prepare(&bare(each.spec), name, &with),
+    };
+    let mut left_out = match each.file {
+        Some(_) => Vec::new(),
+        None => attached(each.spec, facts),
+    };
+    if let (Ok(held), Some(_), false) = (&entry, each.file, each.spec.attach.is_empty())
+        && held.held.is_some()
+    {
+        let bare = email::prepare(&bare(each.spec), name, &with);
+        if bare.as_ref().is_ok_and(|bare| bare.held.is_none()) {
+            let why = held
+                .held
+                .as_ref()
+                .map(|reason| reason.text.clone())
+                .unwrap_or_default();
+            left_out = attached(each.spec, facts);
+            left_out.push(format!("(not now: {why})"));
+            entry = bare;
+        }
+    }
     if !args.json {
-        out(format_args!("== {name}"));
+        out(format_args!("== {name} ({})", show::clean(&each.when)));
     }
     let entry = match entry {
         Ok(entry) => entry,
         Err(error) => {
-            out(format_args!("  cannot be written to the spool: {error}"));
+            tell(format_args!(
+                "error: the mail cannot be written to the spool: {error}"
+            ));
             return false;
         }
     };
-    if let (Some(reason), true) = (&entry.held, args.json) {
-        out(json!({ "name": name, "held": reason }));
-        return false;
-    }
     if let Some(reason) = &entry.held {
-        out(super::outbox::reason_lines(reason, "  "));
+        if args.json {
+            out(json!({ "name": name, "when": each.when, "held": reason }));
+        } else {
+            out(super::outbox::reason_lines(reason, "  "));
+        }
         return false;
     }
-    let Body::Inline(bytes) = &entry.body else {
-        out("  (a message too large to show)");
-        return true;
-    };
     if args.message {
-        out(String::from_utf8_lossy(bytes));
-        return true;
+        return print(&entry.body, store);
     }
-    let account = setup.settings.accounts.get(&spec.account);
-    let signature = account.and_then(|account| account.signature.as_deref());
+    let account = setup.settings.accounts.get(&each.spec.account);
     let rendered = setup.templates.render(
-        &spec.template,
-        sample,
-        crate::template::RenderOptions {
-            signature,
+        &each.spec.template,
+        facts,
+        RenderOptions {
+            signature: account.and_then(|account| account.signature.as_deref()),
             subject: entry.summary["subject"].as_str(),
+            zone: Some(&setup.settings.defaults.timezone),
             ..Default::default()
         },
     );
@@ -260,36 +450,103 @@ fn preview(
             Ok(rendered) => (Some(&rendered.text), rendered.html.as_ref()),
             Err(_) => (None, None),
         };
-        out(json!({ "name": name, "mail": entry.summary, "attach": left_out, "text": text, "html": html }));
+        out(json!({
+            "name": name, "when": each.when, "mail": entry.summary, "attach": left_out, "text": text, "html": html,
+        }));
     } else {
-        heading(&entry.summary, left_out);
+        heading(&entry.summary, &left_out);
     }
-    match rendered {
-        Ok(rendered) => {
-            if !args.json {
-                out(format_args!("\n{}", rendered.text.trim_end()));
-            }
-            if let (Some(folder), Some(html)) = (&args.html, &rendered.html) {
-                let path = folder.join(format!("{name}.html"));
-                let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, html));
-                if let Err(error) = written {
-                    tell(format_args!("error: cannot write {}: {error}", path.display()));
-                    return false;
-                }
-                tell(format_args!("written: {}", path.display()));
-            }
-            true
-        }
+    let rendered = match rendered {
+        Ok(rendered) => rendered,
         Err(error) => {
             tell(format_args!("error: {error}"));
+            return false;
+        }
+    };
+    if !args.json {
+        out("");
+        for line in rendered.text.trim_end().lines() {
+            out(show::clean(line));
+        }
+        out("");
+    }
+    pages(name, rendered.html.as_deref(), args)
+}
+
+/// Without its attachments.
+fn bare(spec: &MailSpec) -> MailSpec {
+    MailSpec {
+        attach: Vec::new(),
+        ..spec.clone()
+    }
+}
+
+/// What would be attached, as far as the facts say.
+fn attached(spec: &MailSpec, facts: &Value) -> Vec<String> {
+    let render = |text: &Text| text.render(facts).unwrap_or_else(|_| text.source().to_owned());
+    spec.attach.iter().map(render).collect()
+}
+
+/// The message, byte for byte.
+fn print(body: &Body, store: &Store) -> bool {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let copied = match body {
+        Body::Inline(bytes) => stdout.write_all(bytes),
+        Body::Spooled { name, .. } => std::fs::File::open(store.spool().path(name))
+            .and_then(|mut file| std::io::copy(&mut file, &mut stdout).map(drop)),
+        Body::None => Ok(()),
+    };
+    match copied.and_then(|()| writeln!(stdout)) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            tell(format_args!("error: cannot print the message: {error}"));
             false
         }
+        _ => true,
     }
+}
+
+/// Writes the page where it was asked for, and opens it.
+fn pages(name: &str, html: Option<&str>, args: &Args) -> bool {
+    if !args.open && args.html.is_none() {
+        return true;
+    }
+    let Some(html) = html else {
+        tell(format_args!(
+            "{}: this mail has no page, only text",
+            show::clean(name)
+        ));
+        return true;
+    };
+    let folder = match &args.html {
+        Some(folder) => std::fs::create_dir_all(folder).map(|()| folder.clone()),
+        None => tempdir("page"),
+    };
+    let written = folder.and_then(|folder| {
+        // A rule's name may hold anything.
+        let path = folder.join(format!("{}.html", name.replace(['/', '\0'], "_")));
+        std::fs::write(&path, html).map(|()| path)
+    });
+    let path = match written {
+        Ok(path) => path,
+        Err(error) => {
+            tell(format_args!(
+                "error: cannot write the page of {}: {error}",
+                show::clean(name)
+            ));
+            return false;
+        }
+    };
+    tell(format_args!("written: {}", path.display()));
+    if args.open {
+        Terminal.browse(&path.display().to_string());
+    }
+    true
 }
 
 /// Addresses, subject and attachments of a mail.
 fn heading(summary: &Value, left_out: &[String]) {
-    for key in ["account", "from", "to", "cc", "bcc", "subject"] {
+    for key in ["account", "from", "to", "cc", "bcc", "subject", "template"] {
         let value = match summary.get(key) {
             Some(Value::String(text)) => show::clean(text),
             Some(Value::Array(list)) => list
@@ -303,6 +560,12 @@ fn heading(summary: &Value, left_out: &[String]) {
         if !value.is_empty() {
             out(format_args!("{key:<8} {value}"));
         }
+    }
+    let really = summary["attachments"].as_array().into_iter().flatten();
+    for file in really {
+        let size = show::bytes(file["size"].as_u64().unwrap_or_default());
+        let name = file["name"].as_str().unwrap_or_default();
+        out(format_args!("attach   {} ({size})", show::clean(name)));
     }
     for attachment in left_out {
         out(format_args!("attach   {}", show::clean(attachment)));

@@ -28,6 +28,7 @@ struct Status {
     counts: BTreeMap<(Kind, State), u64>,
     pending: bool,
     cases: Vec<Case>,
+    paused: Vec<super::pause::Waiting>,
     setup: Result<(usize, usize), usize>,
     reload: Option<Value>,
 }
@@ -69,6 +70,7 @@ async fn beside(global: &Global, state: &std::path::Path) -> Status {
         counts: BTreeMap::new(),
         pending: false,
         cases: Vec::new(),
+        paused: Vec::new(),
         setup: Err(1),
         reload: None,
     };
@@ -101,6 +103,7 @@ async fn gather(status: &mut Status, store: &Store) -> Result<(), StoreError> {
     status.counts = store.counts().await?;
     status.pending = !store.pending_events(1).await?.is_empty();
     status.cases = store.open_cases().await?;
+    status.paused = super::pause::all(store, Timestamp::now()).await?;
     status.reload = store.marks("reload").await?.pop().map(|(_, mark)| mark);
     Ok(())
 }
@@ -122,6 +125,7 @@ fn as_json(status: &Status) -> Value {
             json!({ "kind": kind.as_str(), "state": state.as_str(), "count": count })
         }).collect::<Vec<_>>(),
         "events_pending": status.pending,
+        "paused": status.paused.iter().map(super::pause::Waiting::as_json).collect::<Vec<_>>(),
         "troubles": status.cases.iter().map(|case| json!({
             "key": case.key, "kind": case.kind, "subject": case.subject, "reason": case.reason,
             "since": case.opened.to_string(),
@@ -184,6 +188,11 @@ fn described(status: &Status, now: Timestamp) -> String {
             });
             lines.push(format!("  {}: {next}", show::clean(rule)));
         }
+    }
+    if !status.paused.is_empty() {
+        lines.push("paused:".to_owned());
+        let paused = status.paused.iter();
+        lines.extend(paused.map(|each| format!("  {}", each.described(now))));
     }
     let counted: Vec<String> = status
         .counts

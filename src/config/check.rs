@@ -10,7 +10,7 @@ mod sign_in;
 use crate::config::diagnostic::Problem;
 use crate::config::document::{At, Document};
 use crate::config::raw::settings as raw;
-use crate::config::settings::{Defaults, Outbox, Recipients, Settings};
+use crate::config::settings::{Defaults, Limits, Outbox, Recipients, Settings, Then};
 use crate::config::shape::{self, Sound};
 use crate::config::{quantity, schema};
 use crate::entry::OnUnknown;
@@ -79,6 +79,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         ..Unsure::default()
     };
     let outbox = checker.outbox(&at.key("outbox"), raw.outbox.unwrap_or_default());
+    let limits = limits(raw.limits.as_ref());
     let recipients = checker.recipients(
         &at.key("recipients"),
         raw.recipients.unwrap_or_default(),
@@ -125,6 +126,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             defaults,
             recipients,
             outbox,
+            limits,
             state,
         },
         scan_every,
@@ -157,7 +159,29 @@ fn empty(dir: &Path) -> Settings {
             on_unknown: OnUnknown::Resend,
             keep: Duration::from_secs(30 * 86_400),
         },
+        limits: Some(Limits::default()),
         state: dir.join("state"),
+    }
+}
+
+/// The fuse. The schema has seen to it that the number is one.
+fn limits(raw: Option<&raw::Limits>) -> Option<Limits> {
+    match raw {
+        None => Some(Limits::default()),
+        Some(raw::Limits::None) => None,
+        Some(raw::Limits::Fuse(raw)) => {
+            let default = Limits::default();
+            Some(Limits {
+                mails_per_rule_per_hour: raw
+                    .mails_per_rule_per_hour
+                    .unwrap_or(default.mails_per_rule_per_hour)
+                    .max(1),
+                then: match raw.then {
+                    None | Some(raw::Then::Hold) => Then::Hold,
+                    Some(raw::Then::Summary) => Then::Summary,
+                },
+            })
+        }
     }
 }
 

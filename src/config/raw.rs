@@ -4,8 +4,10 @@
 //! Texts with an inner form (addresses, times, globs, CEL) are plain strings here; what they mean is
 //! for `check` and `rule::load`, which know the place to complain about.
 
+pub mod ladder;
 pub mod rules;
 pub mod settings;
+pub mod telling;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};

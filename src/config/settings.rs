@@ -25,6 +25,8 @@ pub struct Settings {
     pub recipients: Recipients,
     /// Where effects wait, and how long.
     pub outbox: Outbox,
+    /// The fuse; `None`: there is none.
+    pub limits: Option<Limits>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
 }
@@ -84,6 +86,33 @@ pub struct Outbox {
     pub on_unknown: OnUnknown,
     /// How long accepted and cancelled entries, their bodies and old events are kept.
     pub keep: Duration,
+}
+
+/// The fuse: how many mails of one rule may go in an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most mails of one rule in an hour; at least 1.
+    pub mails_per_rule_per_hour: u32,
+    /// What becomes of those that are more.
+    pub then: Then,
+}
+
+/// What becomes of mails past the fuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// They wait for a person, and somebody is told once.
+    Hold,
+    /// They become one digest an hour later.
+    Summary,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            mails_per_rule_per_hour: 1000,
+            then: Then::Hold,
+        }
+    }
 }
 
 /// Who signs in, and how it submits.

@@ -170,7 +170,7 @@ impl Condition {
         let context = context(&self.0.bindings, facts);
         let holds = self.decide(&self.0.whole, &context, facts)?;
         // Of `a && b` only the side that is false tells why.
-        let culprit = self.0.parts.iter().filter(|_| !holds && self.0.parts.len() > 1);
+        let culprit = self.0.parts.iter().filter(|_| !holds);
         let culprit = culprit
             .into_iter()
             .find(|part| self.decide(part, &context, facts) == Ok(false));

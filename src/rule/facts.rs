@@ -7,11 +7,16 @@
 //! | `schedule` | `schedule` |
 //! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
 //! | `trouble` | `trouble` |
+//! | `case` | every trigger that opens a case, and the job triggers |
+//! | `group` | every mail of a rule with `group`: see [`gathered`] |
+//! | `throttle` | every mail of a rule with `throttle` |
 //!
 //! [`facts`] makes the values, [`Vocabulary`] says beforehand what there will be. Both come from the
 //! same places ([`FileRef::facts`], [`JobReport`]), so a fact that can be named is a fact that comes.
 //! A rule with several triggers may name what any of them brings; where the event at hand brings
 //! less, a template asks `{{#if file}}` and a condition `has(file.name)`.
+
+pub mod gathered;
 
 use crate::event::{Event, FileRef, Kind};
 use crate::rule::index::Branch;
@@ -53,6 +58,14 @@ impl TriggerWord {
         }
     }
 
+    /// Whether its events open cases, or are taken for such (a failing job).
+    pub fn opens_case(self) -> bool {
+        match self {
+            TriggerWord::FileArrives | TriggerWord::Schedule => false,
+            TriggerWord::Job | TriggerWord::Trouble => true,
+        }
+    }
+
     /// What to write under `when:`, for people.
     fn written(self) -> &'static str {
         match self {
@@ -85,6 +98,8 @@ pub struct Vocabulary {
     branch: Option<Branch>,
     /// `None`: not given, and then anything below `data` passes.
     data: Option<Value>,
+    /// Whether the rule groups, and whether it throttles.
+    telling: (bool, bool),
     samples: Vec<Sample>,
 }
 
@@ -123,6 +138,7 @@ impl Vocabulary {
             triggers,
             branch,
             data: None,
+            telling: (false, false),
             samples: Vec::new(),
         };
         vocabulary.samples = vocabulary.make_samples();
@@ -132,6 +148,16 @@ impl Vocabulary {
     /// With the rule's own `data`, which is checked by its real keys from then on.
     pub fn with_data(mut self, data: Value) -> Vocabulary {
         self.data = Some(data);
+        self.samples = self.make_samples();
+        self
+    }
+
+    /// With what a rule that groups, or that throttles, may say in its mails besides.
+    pub fn with_telling(mut self, group: bool, throttle: bool) -> Vocabulary {
+        if self.telling == (group, throttle) {
+            return self;
+        }
+        self.telling = (group, throttle);
         self.samples = self.make_samples();
         self
     }
@@ -184,6 +210,12 @@ impl Vocabulary {
     }
 
     fn unknown_root(&self, root: &str) -> Unknown {
+        if root == "case" {
+            return Unknown {
+                message: "no trigger of this rule opens a case".to_owned(),
+                hint: Some("absences and troubles do, and a job that fails".to_owned()),
+            };
+        }
         if let Some(word) = TriggerWord::ALL.into_iter().find(|word| word.brings() == root) {
             let has: Vec<&str> = self.triggers.iter().map(|word| word.brings()).collect();
             let message = if has.is_empty() {
@@ -201,6 +233,12 @@ impl Vocabulary {
             return Unknown {
                 message,
                 hint: Some(hint),
+            };
+        }
+        if ["group", "throttle"].contains(&root) {
+            return Unknown {
+                message: format!("only the mails of a rule with `{root}:` bring `{root}`"),
+                hint: Some(format!("add `{root}:` to the rule")),
             };
         }
         let mut known: Vec<&str> = vec!["event", "rule", "host", "now", "data"];
@@ -270,6 +308,9 @@ impl Vocabulary {
             };
             if let Some(facts) = facts.as_object_mut() {
                 facts.extend(self.always_there(trigger));
+                if trigger.opens_case() {
+                    facts.insert("case".to_owned(), sample_case());
+                }
             }
             if trigger != TriggerWord::Job && self.branch.is_none() {
                 samples.push(Sample { when, facts });
@@ -280,6 +321,9 @@ impl Vocabulary {
                 facts["job"] = job;
                 samples.push(Sample { when, facts });
             }
+        }
+        for sample in &mut samples {
+            gathered::add_samples(&mut sample.facts, self.telling.0, self.telling.1);
         }
         samples
     }
@@ -356,12 +400,52 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     );
     facts.insert("host".to_owned(), json!(surroundings.host));
     facts.insert("now".to_owned(), json!(stamp(surroundings.now.timestamp())));
+    if let Some(key) = case_key(event, &rule.name) {
+        let case = CaseFacts {
+            key,
+            opened: stamp(happening.time),
+            open_for: 0,
+            reminder: 0,
+            escalation: 0,
+        };
+        facts.insert("case".to_owned(), json!(case));
+    }
     let data = match &rule.data {
         Value::Null => json!({}),
         data => data.clone(),
     };
     facts.insert("data".to_owned(), data);
     Value::Object(facts)
+}
+
+/// `case`: what stays open until it is over.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CaseFacts {
+    /// Which.
+    pub key: String,
+    /// Since when, RFC 3339.
+    pub opened: String,
+    /// For how long, seconds.
+    pub open_for: i64,
+    /// The number of this reminder; 0 in any other mail.
+    pub reminder: u32,
+    /// The number of this rung of `escalate`, from 1; 0 in any other mail.
+    pub escalation: usize,
+}
+
+/// The case an event opens or closes. A job that fails is taken for a case of its name, until it ends well.
+/// The end of the rule's own work is none: it brings the case it answers, if there is one.
+pub fn case_key(event: &Event, rule: &str) -> Option<String> {
+    let happening = &event.happening;
+    let own = happening
+        .origin
+        .as_ref()
+        .is_some_and(|origin| origin.rule == rule);
+    match (&happening.case, happening.kind) {
+        (Some(step), _) => Some(step.key.clone()),
+        (None, Kind::JobFails | Kind::JobSucceeds) if !own => Some(format!("job:{}", happening.subject)),
+        (None, _) => None,
+    }
 }
 
 /// Steps from `value`, which is `path[0]`, down the rest of `path`.
@@ -415,6 +499,16 @@ pub fn kind_of(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "a group of facts",
     }
+}
+
+fn sample_case() -> Value {
+    json!(CaseFacts {
+        key: "account:office".to_owned(),
+        opened: "2026-03-02T08:20:00+01:00".to_owned(),
+        open_for: 600,
+        reminder: 0,
+        escalation: 0,
+    })
 }
 
 fn sample_file() -> Value {

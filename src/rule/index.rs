@@ -28,7 +28,7 @@ pub enum Branch {
     Success,
     /// `on_failure`
     Failure,
-    /// `on_recovery`: also the end of a case
+    /// `on_recovery`: also the end of a case, also of a failing job for a rule that follows its cases
     Recovery,
 }
 
@@ -168,7 +168,7 @@ impl Rules {
             if Some(bound.rule) == own || !self.meets(bound, event) {
                 continue;
             }
-            let why = if closes {
+            let why = if closes || self.over(bound, event) {
                 Why::Outcome(Branch::Recovery)
             } else {
                 Why::Trigger(bound.trigger)
@@ -181,7 +181,7 @@ impl Rules {
             .into_iter()
             .filter(|(at, why)| match why {
                 Why::Trigger(_) => true,
-                Why::Outcome(branch) => branch.of(&self.rules[*at]).says_something(),
+                Why::Outcome(_) => self.rules[*at].follows_cases(),
             })
             .collect();
         if let Some(own) = own {
@@ -232,6 +232,15 @@ impl Rules {
         }
     }
 
+    /// Whether a job works again of which the rule tells while it fails: to that rule it is as a case closed.
+    fn over(&self, bound: Bound, event: &Event) -> bool {
+        let rule = &self.rules[bound.rule];
+        event.happening.kind == Kind::JobSucceeds
+            && event.recovers
+            && rule.follows_cases()
+            && matches!(rule.triggers[bound.trigger], Trigger::JobFails(_))
+    }
+
     /// Whether `event` really meets the trigger.
     fn meets(&self, bound: Bound, event: &Event) -> bool {
         match &self.rules[bound.rule].triggers[bound.trigger] {
@@ -242,7 +251,7 @@ impl Rules {
                 .is_some_and(|file| wanted.wants(&file.relative, file.size)),
             Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Trouble(_) => true,
             Trigger::JobSucceeds(_) => event.happening.kind == Kind::JobSucceeds,
-            Trigger::JobFails(_) => event.happening.kind == Kind::JobFails,
+            Trigger::JobFails(_) => event.happening.kind == Kind::JobFails || self.over(bound, event),
             Trigger::JobRecovers(_) => event.happening.kind == Kind::JobSucceeds && event.recovers,
         }
     }
@@ -314,6 +323,8 @@ pub(super) mod tests {
             on_success: Outcome::default(),
             on_failure: Outcome::default(),
             on_recovery: Outcome::default(),
+            ladder: crate::rule::ladder::Ladder::default(),
+            telling: crate::rule::gather::Telling::default(),
         }
     }
 
@@ -332,7 +343,7 @@ pub(super) mod tests {
     fn wanted(pattern: &str) -> Wanted {
         Wanted {
             matching: glob(pattern),
-            ignore: GlobSet::empty(),
+            ignore: crate::source::wanted::Ignore::default(),
             recursive: true,
             min_size: 0,
             max_size: None,
@@ -414,10 +425,8 @@ pub(super) mod tests {
 
     #[test]
     fn ignore_depth_and_size_leave_files_out() {
-        let mut ignore = GlobSetBuilder::new();
-        ignore.add(Glob::new("~*").unwrap());
         let mut want = wanted("**/*");
-        want.ignore = ignore.build().unwrap();
+        want.ignore = crate::source::wanted::Ignore::new(&[Glob::new("~*").unwrap()]);
         want.min_size = 2;
         want.max_size = Some(5);
         let takes = |want: &Wanted, relative: &str, size| want.wants(std::path::Path::new(relative), size);

@@ -10,12 +10,16 @@
 //! | [`trigger`] | `when:` and the watches it needs |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
+//! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
+//! | [`ladder`] | `remind:`, `escalate:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
 pub mod circle;
+pub mod ladder;
 pub mod mail;
 pub mod sample;
+pub mod telling;
 pub mod trigger;
 pub mod words;
 pub mod work;
@@ -394,7 +398,7 @@ impl Loader<'_> {
             .filter_map(|(index, trigger)| self.trigger(&when.item(index), trigger))
             .collect();
         let kinds: Vec<_> = raw.when.0.iter().map(trigger::word).collect();
-        let data = Value::Object(raw.data.unwrap_or_default());
+        let data = Value::Object(raw.data.clone().unwrap_or_default());
         let words_of = |branch| Words::of(&kinds, branch, &data, damage.when);
         let words = words_of(None);
         let source = raw.condition.as_deref().filter(|_| !damage.when);
@@ -423,9 +427,12 @@ impl Loader<'_> {
         let mut mails = Vec::new();
         let mut on_success = Outcome::default();
         let success = words_of(Some(Branch::Success));
+        let first_news = if has_work { &success } else { &words };
+        let telling = self.telling(at, &raw, first_news);
+        let told = (raw.group.is_some(), raw.throttle.is_some());
         if let Some(written) = &raw.mail {
-            let words = if has_work { &success } else { &words };
-            let prepared = self.mails(&at.key("mail"), written, words, damaged);
+            let words = first_news.clone().with_telling(told.0, told.1);
+            let prepared = self.mails(&at.key("mail"), written, &words, damaged);
             if has_work && raw.on_success.is_some() {
                 self.complain(
                     at.name("mail")
@@ -438,11 +445,13 @@ impl Loader<'_> {
                 mails = prepared;
             }
         }
+        let of_cases = raw.when.0.iter().all(ladder::opens_case);
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
             };
-            if !has_work && !damaged {
+            let of_case = branch == Branch::Recovery && of_cases;
+            if !has_work && !damaged && !of_case {
                 loader.complain(
                     at.name(key)
                         .error(format!("`{key}` has nothing to wait for: this rule does no work"))
@@ -452,7 +461,16 @@ impl Loader<'_> {
                         ),
                 );
             }
-            loader.outcome(&at.key(key), &name, written, &words_of(Some(branch)), damaged)
+            // That it is over is neither grouped nor throttled.
+            let told = if branch == Branch::Recovery {
+                (false, false)
+            } else {
+                told
+            };
+            // Without work, what is over is the case, and there is no job to speak of.
+            let words = words_of(has_work.then_some(branch));
+            let said = words.clone().with_telling(told.0, told.1);
+            loader.outcome(&at.key(key), &name, written, (&words, &said), damaged)
         };
         if let Some(written) = &raw.on_success {
             let made = outcome(self, "on_success", Some(written), Branch::Success);
@@ -461,8 +479,16 @@ impl Loader<'_> {
         }
         let on_failure = outcome(self, "on_failure", raw.on_failure.as_ref(), Branch::Failure);
         let on_recovery = outcome(self, "on_recovery", raw.on_recovery.as_ref(), Branch::Recovery);
+        let ground = ladder::Ground {
+            at,
+            words: &words,
+            has_work,
+            damaged,
+        };
+        let ladder = self.ladder(&raw, &ground);
         let idle = !has_work
             && raw.mail.is_none()
+            && raw.escalate.is_none()
             && [&raw.on_success, &raw.on_failure, &raw.on_recovery]
                 .iter()
                 .all(|outcome| outcome.is_none());
@@ -478,7 +504,7 @@ impl Loader<'_> {
         }
         (triggers.len() == many).then_some(Rule {
             name,
-            description: raw.description,
+            description: raw.description.clone(),
             place,
             triggers,
             condition,
@@ -489,6 +515,8 @@ impl Loader<'_> {
             on_success,
             on_failure,
             on_recovery,
+            ladder,
+            telling,
         })
     }
 
@@ -497,7 +525,7 @@ impl Loader<'_> {
         at: &At<'_>,
         rule: &str,
         raw: &raw::Outcome,
-        words: &Words,
+        (words, said): (&Words, &Words),
         damaged: bool,
     ) -> Outcome {
         let steps = work::Written {
@@ -510,7 +538,7 @@ impl Loader<'_> {
         let mails = raw
             .mail
             .as_ref()
-            .map(|mails| self.mails(&at.key("mail"), mails, words, damaged))
+            .map(|mails| self.mails(&at.key("mail"), mails, said, damaged))
             .unwrap_or_default();
         Outcome { work, mails }
     }

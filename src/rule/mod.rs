@@ -3,19 +3,25 @@
 
 pub mod condition;
 pub mod facts;
+pub mod fuse;
+pub mod gather;
 pub mod index;
+pub mod ladder;
 pub mod load;
+pub mod quiet;
 
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
+use crate::rule::gather::Telling;
+use crate::rule::ladder::Ladder;
 use crate::source::Wanted;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
 use serde_json::Value;
 
 /// One rule, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// Its name: unique in the setup.
     pub name: String,
@@ -39,8 +45,20 @@ pub struct Rule {
     pub on_success: Outcome,
     /// After it ended badly.
     pub on_failure: Outcome,
-    /// After it ended well for the first time since a failure; besides `on_success`.
+    /// After it ended well for the first time since a failure; besides `on_success`. Without work: when a case is
+    /// over that the rule told of.
     pub on_recovery: Outcome,
+    /// How its mails are gathered before they leave.
+    pub telling: Telling,
+    /// What it says while a case stays open that it told of.
+    pub ladder: Ladder,
+}
+
+impl Rule {
+    /// Whether it must know, when a case is over, that it told of it.
+    pub fn follows_cases(&self) -> bool {
+        self.ladder.is_some() || self.work.is_empty() && self.on_recovery.says_something()
+    }
 }
 
 /// When.

@@ -359,7 +359,7 @@ mod tests {
     use crate::event::Kind;
     use crate::source::{Existing, Identity, Settle, Wanted};
     use crate::store::EventFilter;
-    use globset::{GlobBuilder, GlobSet};
+    use globset::GlobBuilder;
 
     fn watch(root: &Path) -> Watch {
         let glob = GlobBuilder::new("**").literal_separator(true).build().unwrap();
@@ -371,7 +371,7 @@ mod tests {
             existing: Existing::Process,
             wanted: vec![Wanted {
                 matching: glob.compile_matcher(),
-                ignore: GlobSet::empty(),
+                ignore: crate::source::wanted::Ignore::default(),
                 recursive: true,
                 min_size: 0,
                 max_size: None,

@@ -17,8 +17,9 @@ pub mod settle;
 pub mod wanted;
 pub mod watch;
 
+use crate::source::wanted::Ignore;
 use crate::template::Text;
-use globset::{GlobMatcher, GlobSet};
+use globset::GlobMatcher;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub struct Wanted {
     pub matching: GlobMatcher,
     /// Patterns (for the path below the root, or for the name alone) of files that are left out, and of
     /// folders that are not looked into.
-    pub ignore: GlobSet,
+    pub ignore: Ignore,
     /// Looks into sub-folders.
     pub recursive: bool,
     /// Smallest size, bytes.

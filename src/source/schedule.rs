@@ -325,19 +325,23 @@ impl Schedule {
         self.resolve(date.at(0, 0, 0, 0))
     }
 
-    /// A wall time as an instant: one that does not exist is the end of the gap, one that comes twice
-    /// is the first.
     fn resolve(&self, wall: DateTime) -> Option<Timestamp> {
-        use jiff::tz::AmbiguousOffset::{Fold, Gap, Unambiguous};
-        let ambiguous = self.zone.to_ambiguous_timestamp(wall);
-        match ambiguous.offset() {
-            Unambiguous { .. } | Fold { .. } => ambiguous.earlier().ok(),
-            // Read with the offset before the gap it lies behind the change, with the one after it
-            // before the change; the change itself is the only one between.
-            Gap { .. } => {
-                let before = ambiguous.earlier().ok()?;
-                Some(self.zone.following(before).next()?.timestamp())
-            }
+        instant(&self.zone, wall)
+    }
+}
+
+/// A wall time as an instant: one that does not exist is the end of the gap, one that comes twice
+/// is the first.
+pub fn instant(zone: &TimeZone, wall: DateTime) -> Option<Timestamp> {
+    use jiff::tz::AmbiguousOffset::{Fold, Gap, Unambiguous};
+    let ambiguous = zone.to_ambiguous_timestamp(wall);
+    match ambiguous.offset() {
+        Unambiguous { .. } | Fold { .. } => ambiguous.earlier().ok(),
+        // Read with the offset before the gap it lies behind the change, with the one after it
+        // before the change; the change itself is the only one between.
+        Gap { .. } => {
+            let before = ambiguous.earlier().ok()?;
+            Some(zone.following(before).next()?.timestamp())
         }
     }
 }

@@ -4,8 +4,54 @@
 //! also against every folder on the way: an ignored folder hides what is in it.
 
 use crate::source::Wanted;
-use globset::{Candidate, GlobSet, GlobSetBuilder};
+use globset::{Candidate, Glob, GlobSet, GlobSetBuilder};
 use std::path::Path;
+
+/// Patterns of what is left out; it knows which of them did it.
+#[derive(Clone, Debug, Default)]
+pub struct Ignore {
+    set: GlobSet,
+    patterns: Vec<String>,
+}
+
+impl Ignore {
+    /// Takes patterns that were understood one by one.
+    pub fn new(patterns: &[Glob]) -> Ignore {
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            set.add(pattern.clone());
+        }
+        Ignore {
+            set: set.build().unwrap_or_default(),
+            patterns: patterns.iter().map(|pattern| pattern.glob().to_owned()).collect(),
+        }
+    }
+
+    /// Whether nothing is left out.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+
+    /// Whether this path, or its bare name, meets one of the patterns.
+    pub fn is_match(&self, path: &Path) -> bool {
+        self.set.is_match(path) || path.file_name().is_some_and(|name| self.set.is_match(name))
+    }
+
+    /// The pattern that leaves a path below the root out, and the path it meets: the file, or a folder on the way.
+    pub fn by<'a>(&self, relative: &'a Path) -> Option<(&str, &'a Path)> {
+        let way: Vec<&Path> = relative
+            .ancestors()
+            .take_while(|part| !part.as_os_str().is_empty())
+            .collect();
+        way.into_iter().rev().find_map(|part| {
+            let name = part.file_name().map(Path::new).unwrap_or(part);
+            let mut met = self.set.matches(part);
+            met.extend(self.set.matches(name));
+            met.sort_unstable();
+            Some((self.patterns.get(*met.first()?)?.as_str(), part))
+        })
+    }
+}
 
 impl Wanted {
     /// Whether a file with this path below the root is looked for, whatever its size.
@@ -38,10 +84,7 @@ impl Wanted {
     }
 
     fn ignores(&self, path: &Path) -> bool {
-        if self.ignore.is_empty() {
-            return false;
-        }
-        self.ignore.is_match(path) || path.file_name().is_some_and(|name| self.ignore.is_match(name))
+        !self.ignore.is_empty() && self.ignore.is_match(path)
     }
 }
 
@@ -106,17 +149,28 @@ mod tests {
 
     fn wanted(pattern: &str, ignore: &[&str], recursive: bool) -> Wanted {
         let glob = |pattern: &str| GlobBuilder::new(pattern).literal_separator(true).build().unwrap();
-        let mut ignored = GlobSetBuilder::new();
-        for pattern in ignore {
-            ignored.add(glob(pattern));
-        }
+        let ignored: Vec<Glob> = ignore.iter().map(|pattern| glob(pattern)).collect();
         Wanted {
             matching: glob(pattern).compile_matcher(),
-            ignore: ignored.build().unwrap(),
+            ignore: Ignore::new(&ignored),
             recursive,
             min_size: 2,
             max_size: Some(9),
         }
+    }
+
+    #[test]
+    fn what_is_left_out_names_its_pattern_and_the_folder_it_lies_in() {
+        let ignore = wanted("**/*", &["*.tmp", "old", "x/**/y.csv"], true).ignore;
+        let by = |path: &str| {
+            ignore
+                .by(Path::new(path))
+                .map(|(pattern, at)| format!("{pattern} {}", at.display()))
+        };
+        assert_eq!(by("a/b.tmp").as_deref(), Some("*.tmp a/b.tmp"));
+        assert_eq!(by("a/old/b.csv").as_deref(), Some("old a/old"));
+        assert_eq!(by("x/z/y.csv").as_deref(), Some("x/**/y.csv x/z/y.csv"));
+        assert_eq!(by("a/b.csv"), None);
     }
 
     #[test]

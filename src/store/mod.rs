@@ -67,7 +67,9 @@
 //!
 //! A mail that could not be composed is an entry without effect, held. Retrying it removes it and
 //! dispatches its event again, where the keys of its other entries are still taken: so purge lets the
-//! entries of an event go only all together, and none while its event waits for dispatch.
+//! entries of an event go only all together, and none while its event waits for dispatch. Where its rule
+//! keeps a gathering under the entry's own key (a digest, with all its events), that is due instead and the
+//! event is left alone; it is forgotten with the entry.
 //!
 //! # Cost
 //!
@@ -323,6 +325,8 @@ pub struct EventFilter {
     pub source: Option<String>,
     /// Only those that opened or closed the case of this key.
     pub case: Option<String>,
+    /// Only those this rule was asked about.
+    pub rule: Option<String>,
     /// Only those about exactly this file, whatever its version: root and relative path count.
     pub file: Option<FileRef>,
     /// Only those recorded before this one: the next page.
@@ -341,6 +345,7 @@ impl Default for EventFilter {
             subject: None,
             source: None,
             case: None,
+            rule: None,
             file: None,
             before: None,
             after: None,
@@ -378,6 +383,9 @@ pub struct Admission {
     pub over: Vec<String>,
     /// What each rule said. Replaces the verdicts of an earlier dispatch of the same event.
     pub verdicts: Vec<RuleVerdict>,
+    /// The one case that stands for all entries of this admission that are held: it is opened, unless one is
+    /// open under its key, and they open none of their own.
+    pub case: Option<NewCase>,
 }
 
 /// What a rule gathers under a key until it is due: the events of a digest, a count, the steps of a case.
@@ -499,6 +507,8 @@ pub struct EntryFilter {
     pub lane: Option<String>,
     /// Answering this event.
     pub event: Option<EventId>,
+    /// The mail of this Message-ID, without angle brackets.
+    pub message_id: Option<String>,
     /// Only those with an attempt that ended `unknown`, whatever became of them since.
     pub ever_unknown: bool,
     /// Only those admitted before this one: the next page.
@@ -516,6 +526,7 @@ impl Default for EntryFilter {
             rule: None,
             lane: None,
             event: None,
+            message_id: None,
             ever_unknown: false,
             before: None,
             limit: 100,
@@ -534,6 +545,8 @@ pub struct EntryDetail {
     pub body: Body,
     /// Every attempt, the first one first.
     pub attempts: Vec<Attempt>,
+    /// Further events it answers: the other parts of a digest.
+    pub answers: Vec<EventId>,
 }
 
 /// One try at an entry.

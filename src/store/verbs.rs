@@ -10,8 +10,8 @@ use crate::store::sqlite::writer::{Tx, Urgency};
 use crate::store::sqlite::{self, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, SeenFile, Store, StoreError,
-    WatchMemory,
+    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, RuleVerdict, SeenFile, Store,
+    StoreError, WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -109,7 +109,7 @@ impl Store {
             })
             .await?;
         }
-        self.write(move |tx| outbox::insert(tx, &entry, now)).await
+        self.write(move |tx| outbox::insert(tx, &entry, true, now)).await
     }
 
     // ---- the outbox ----
@@ -213,9 +213,16 @@ impl Store {
         self.read(move |connection| lists::event(connection, id)).await
     }
 
+    /// How often a rule said what (`fired`, `condition_false`, ..) of the events recorded since then.
+    pub async fn said(&self, rule: &str, since: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
+        let rule = rule.to_owned();
+        self.read(move |connection| lists::said(connection, &rule, since))
+            .await
+    }
+
     /// Makes an entry ready again, due now. One that could not be composed (its effect is empty) is
-    /// removed instead and its event is dispatched again; the entry returned is then as it was, not
-    /// `ready`.
+    /// removed instead and its event is dispatched again, or what is gathered under its key is due; the
+    /// entry returned is then as it was, not `ready`.
     pub async fn retry(&self, id: EntryId) -> Result<Entry, StoreError> {
         let now = self.now();
         self.write(move |tx| outbox::retry(tx, id, now)).await
@@ -225,6 +232,19 @@ impl Store {
     pub async fn cancel(&self, id: EntryId) -> Result<Entry, StoreError> {
         let now = self.now();
         self.write(move |tx| outbox::cancel(tx, id, now)).await
+    }
+
+    /// What each rule said of an event when it was last dispatched, in their order.
+    pub async fn verdicts(&self, event: EventId) -> Result<Vec<RuleVerdict>, StoreError> {
+        self.read(move |connection| lists::verdicts(connection, event.0))
+            .await
+    }
+
+    /// Mails admitted since then: their rule, when, and their summary; newest first. Costs what is younger
+    /// than `since`, not what there is.
+    pub async fn mails_since(&self, since: Timestamp) -> Result<Vec<(String, Timestamp, Value)>, StoreError> {
+        self.read(move |connection| lists::mails_since(connection, since))
+            .await
     }
 
     /// How many entries there are of each kind in each state.
@@ -251,6 +271,13 @@ impl Store {
     pub async fn seen(&self, watch: &str) -> Result<Vec<SeenFile>, StoreError> {
         let watch = watch.to_owned();
         self.read(move |connection| files::seen(connection, &watch)).await
+    }
+
+    /// What a watch knows of one file; one that is gone too.
+    pub async fn seen_file(&self, watch: &str, relative: &Path) -> Result<Option<SeenFile>, StoreError> {
+        let (watch, relative) = (watch.to_owned(), relative.to_owned());
+        self.read(move |connection| files::seen_file(connection, &watch, &relative))
+            .await
     }
 
     /// All watches there ever were.
@@ -325,7 +352,27 @@ impl Store {
     /// The events that belong to a gathering, oldest first, up to `limit`.
     pub async fn gathered(&self, rule: &str, key: &str, limit: usize) -> Result<Vec<Event>, StoreError> {
         let (rule, key) = (rule.to_owned(), key.to_owned());
-        self.read(move |connection| gatherings::events(connection, &rule, &key, limit))
+        self.read(move |connection| gatherings::events(connection, &rule, &key, EventId(0), limit))
+            .await
+    }
+
+    /// The same, only those recorded after `after`: the next page.
+    pub async fn gathered_after(
+        &self,
+        rule: &str,
+        key: &str,
+        after: EventId,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::events(connection, &rule, &key, after, limit))
+            .await
+    }
+
+    /// How many events belong to a gathering.
+    pub async fn count_gathered(&self, rule: &str, key: &str) -> Result<u64, StoreError> {
+        let (rule, key) = (rule.to_owned(), key.to_owned());
+        self.read(move |connection| gatherings::count(connection, &rule, &key))
             .await
     }
 

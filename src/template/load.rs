@@ -17,6 +17,8 @@ macro_rules! shipped {
 
 /// What is shipped, by its path below `templates/`.
 const SHIPPED: &[(&str, &str)] = &[
+    shipped!("digest.html.hbs"),
+    shipped!("digest.txt.hbs"),
     shipped!("file-arrived.html.hbs"),
     shipped!("file-arrived.txt.hbs"),
     shipped!("job-failed.html.hbs"),

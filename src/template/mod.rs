@@ -155,6 +155,11 @@ impl Text {
         self.0.template.is_none().then_some(self.0.literal.as_str())
     }
 
+    /// Whether it says itself which reminder or rung of a ladder it is.
+    pub fn counts(&self) -> bool {
+        set::counts(self)
+    }
+
     /// As it was written.
     pub fn source(&self) -> &str {
         &self.0.source
@@ -220,6 +225,8 @@ pub struct RenderOptions<'a> {
     pub signature: Option<&'a str>,
     /// Instead of the template's own subject, rendered already.
     pub subject: Option<&'a str>,
+    /// Put before the template's own subject, unless that says the fact `case.reminder` or `case.escalation` itself.
+    pub mark: Option<&'a str>,
     /// What is attached.
     pub attachments: &'a [Attached],
     /// What was too big to attach.

@@ -85,6 +85,14 @@ impl Piece {
     }
 }
 
+/// Whether a subject says itself which reminder or rung it is.
+pub fn counts(subject: &Text) -> bool {
+    subject.variables().iter().any(|variable| {
+        let path: Vec<&str> = variable.path.iter().map(String::as_str).collect();
+        matches!(path[..], ["case", "reminder" | "escalation"])
+    })
+}
+
 /// Names below `mail` that a template may use.
 pub const MAIL: [&str; 5] = ["subject", "preheader", "attachments", "omitted", "signature"];
 
@@ -107,8 +115,14 @@ impl Set {
         };
         let subject = match (options.subject, &mail.subject) {
             (Some(subject), _) => subject.to_owned(),
-            (None, Some(subject)) => subject.render(facts)?,
-            (None, None) => facts["rule"]["name"].as_str().unwrap_or(name).to_owned(),
+            (None, Some(subject)) if counts(&subject.text) => subject.render(facts)?,
+            (None, own) => {
+                let own = match own {
+                    Some(subject) => subject.render(facts)?,
+                    None => facts["rule"]["name"].as_str().unwrap_or(name).to_owned(),
+                };
+                format!("{}{own}", options.mark.unwrap_or_default())
+            }
         };
         let subject = one_line(&subject, MAX_SUBJECT);
         let preheader = match &mail.preheader {

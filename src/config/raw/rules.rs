@@ -1,5 +1,7 @@
 //! `rules/*.yaml`, as written.
 
+use crate::config::raw::ladder::{Remind, Rung};
+use crate::config::raw::telling::{Group, QuietHours, Throttle};
 use crate::config::raw::{Glob, Many, Size, Template, Time};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -42,8 +44,19 @@ pub struct Rule {
     pub on_success: Option<Outcome>,
     /// What follows when it ended badly.
     pub on_failure: Option<Outcome>,
-    /// What follows when it ended well for the first time since a failure.
+    /// What follows when it ended well for the first time since a failure. Without work: when the case is over
+    /// that the rule told of.
     pub on_recovery: Option<Outcome>,
+    /// The `mail` again, while the case stays open.
+    pub remind: Option<Remind>,
+    /// Further mails, while the case stays open.
+    pub escalate: Option<Many<Rung>>,
+    /// Many events, one mail.
+    pub group: Option<Group>,
+    /// How many mails at most; what is more is counted and told with the next one.
+    pub throttle: Option<Throttle>,
+    /// When nobody is told; what happens then is told at the end, together.
+    pub quiet_hours: Option<QuietHours>,
 }
 
 /// What happens.

@@ -22,6 +22,8 @@ pub struct Settings {
     pub recipients: Option<Recipients>,
     /// Where events and mails are kept until they are done, and how often they are tried.
     pub outbox: Option<Outbox>,
+    /// The fuse: how many mails of one rule may go in an hour, or `none`. Default: 1000, then hold.
+    pub limits: Option<Limits>,
 }
 
 /// An account: who signs in, and how mail leaves.
@@ -298,4 +300,77 @@ pub enum OnUnknown {
     Resend,
     /// Wait for a person.
     Hold,
+}
+
+/// The fuse: a map, or `none`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Limits {
+    /// There is none.
+    None,
+    /// How many mails, and what becomes of those that are more.
+    Fuse(Fuse),
+}
+
+/// The fuse: past it nothing is dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fuse {
+    /// Most mails of one rule in an hour. Default: 1000.
+    #[schemars(range(min = 1))]
+    pub mails_per_rule_per_hour: Option<u32>,
+    /// What becomes of those that are more. Default: hold.
+    pub then: Option<Then>,
+}
+
+/// What becomes of mails past the fuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// They wait for a person, and somebody is told once.
+    Hold,
+    /// They become one digest an hour later.
+    Summary,
+}
+
+/// The one word that may stand for the fuse.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum NoLimits {
+    /// There is no fuse.
+    None,
+}
+
+impl<'de> Deserialize<'de> for Limits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limits, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Limits;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("none, or a map")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Limits, E> {
+                let NoLimits::None = NoLimits::deserialize(StrDeserializer::new(text))?;
+                Ok(Limits::None)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Limits, A::Error> {
+                Fuse::deserialize(MapAccessDeserializer::new(map)).map(Limits::Fuse)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Limits {
+    fn schema_name() -> Cow<'static, str> {
+        "Limits".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let none = generator.subschema_for::<NoLimits>();
+        let fuse = generator.subschema_for::<Fuse>();
+        json_schema!({ "anyOf": [none, fuse] })
+    }
 }

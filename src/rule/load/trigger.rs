@@ -9,10 +9,11 @@ use crate::rule::load::Loader;
 use crate::rule::load::sample::sample_name;
 use crate::rule::load::words::Words;
 use crate::source::schedule::{Missed, Schedule, ScheduleSpec};
+use crate::source::wanted::Ignore;
 use crate::source::{Existing, Identity, Settle, Wanted, Watch};
 use crate::suggest;
 use crate::template::Text;
-use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 use serde_json::Value;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -163,12 +164,10 @@ impl Loader<'_> {
         let root = self.checker.path(&raw.folder);
         self.reachable(&at.key("in"), &root);
         let (matching, recursive) = self.matching(at, raw)?;
-        let mut ignore = GlobSetBuilder::new();
+        let mut ignore = Vec::new();
         for (index, pattern) in raw.ignore.iter().flat_map(|many| &many.0).enumerate() {
             match glob(&pattern.0) {
-                Ok(glob) => {
-                    ignore.add(glob);
-                }
+                Ok(glob) => ignore.push(glob),
                 Err(why) => self.bad_pattern(&at.key("ignore").item(index), &pattern.0, &why),
             }
         }
@@ -185,7 +184,7 @@ impl Loader<'_> {
         }
         let wanted = Wanted {
             matching,
-            ignore: ignore.build().unwrap_or_else(|_| GlobSet::empty()),
+            ignore: Ignore::new(&ignore),
             recursive,
             min_size,
             max_size,
@@ -388,12 +387,7 @@ pub fn sees(root: &Path, wanted: &Wanted, path: &Path) -> bool {
     let Ok(relative) = path.strip_prefix(root) else {
         return false;
     };
-    let deep = relative.components().count() > 1;
-    let ignored = wanted.ignore.is_match(relative)
-        || relative
-            .file_name()
-            .is_some_and(|name| wanted.ignore.is_match(name));
-    (wanted.recursive || !deep) && !ignored && wanted.matching.is_match(relative)
+    wanted.matches(relative)
 }
 
 /// A watch's id: equal for rules that can share a watch, and the same after a restart. The patterns

@@ -49,9 +49,22 @@ impl Words {
         kinds.dedup();
         Words {
             all: of(&kinds),
-            any: of(&EVERY),
+            any: of(&EVERY).with_telling(true, true),
             each: kinds.into_iter().map(|kind| (kind, of(&[kind]))).collect(),
             vague,
+        }
+    }
+
+    /// With what a rule that groups, or that throttles, may say besides.
+    pub fn with_telling(self, group: bool, throttle: bool) -> Words {
+        Words {
+            all: self.all.with_telling(group, throttle),
+            each: self
+                .each
+                .into_iter()
+                .map(|(kind, vocabulary)| (kind, vocabulary.with_telling(group, throttle)))
+                .collect(),
+            ..self
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::rows::change;
 use super::writer::Tx;
-use super::{gatherings, outbox};
+use super::{cases, gatherings, outbox};
 use crate::event::EventId;
 use crate::store::{Admission, Admitted, StoreError};
 use jiff::Timestamp;
@@ -19,9 +19,12 @@ pub(in crate::store) fn admit(
             admission
                 .entries
                 .iter()
-                .map(|entry| outbox::insert(tx, entry, now))
+                .map(|entry| outbox::insert(tx, entry, admission.case.is_none(), now))
                 .collect::<Result<_, _>>()?,
         );
+        if let Some(case) = &admission.case {
+            cases::open(tx, case, now)?;
+        }
         for case in &admission.over {
             outbox::cancel_over(tx, case, now)?;
         }

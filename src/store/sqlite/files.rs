@@ -1,11 +1,12 @@
 //! Seen files, by watch and by the bytes of their relative path.
 
-use super::rows::{bytes, change, collect, path};
+use super::rows::{bytes, change, collect, first, path};
 use super::writer::Tx;
 use crate::event::FileRef;
 use crate::store::{SeenFile, StoreError, WatchMemory};
 use jiff::Timestamp;
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
+use std::path::Path;
 
 /// Remembers a watch and whether its first look is complete.
 pub(super) fn remember_watch(tx: &Tx<'_>, watch: &WatchMemory) -> Result<(), StoreError> {
@@ -69,27 +70,35 @@ pub(super) fn mark_gone(tx: &Tx<'_>, file: &FileRef, now: Timestamp) -> Result<(
     Ok(())
 }
 
+const SEEN: &str = "SELECT seen.watch, watch.root, relative, size, mtime_ns, hash, arrivals, gone
+     FROM seen JOIN watch ON watch.id = seen.watch WHERE seen.watch = $1";
+
 /// What a watch knows, gone files too.
 pub(in crate::store) fn seen(connection: &Connection, watch: &str) -> Result<Vec<SeenFile>, StoreError> {
-    collect(
-        connection,
-        "SELECT seen.watch, watch.root, relative, size, mtime_ns, hash, arrivals, gone \
-         FROM seen JOIN watch ON watch.id = seen.watch WHERE seen.watch = $1",
-        &[&watch],
-        usize::MAX,
-        |row| {
-            Ok(Some(SeenFile {
-                watch: row.get(0)?,
-                root: path(row.get(1)?),
-                relative: path(row.get(2)?),
-                size: row.get::<_, i64>(3)?.cast_unsigned(),
-                mtime_ns: row.get(4)?,
-                hash: row.get(5)?,
-                arrivals: row.get(6)?,
-                gone: row.get(7)?,
-            }))
-        },
-    )
+    collect(connection, SEEN, &[&watch], usize::MAX, |row| file(row).map(Some))
+}
+
+/// What a watch knows of one file.
+pub(in crate::store) fn seen_file(
+    connection: &Connection,
+    watch: &str,
+    relative: &Path,
+) -> Result<Option<SeenFile>, StoreError> {
+    let sql = format!("{SEEN} AND relative = $2");
+    first(connection, &sql, &[&watch, &bytes(relative)], file)
+}
+
+fn file(row: &Row<'_>) -> Result<SeenFile, StoreError> {
+    Ok(SeenFile {
+        watch: row.get(0)?,
+        root: path(row.get(1)?),
+        relative: path(row.get(2)?),
+        size: row.get::<_, i64>(3)?.cast_unsigned(),
+        mtime_ns: row.get(4)?,
+        hash: row.get(5)?,
+        arrivals: row.get(6)?,
+        gone: row.get(7)?,
+    })
 }
 
 /// All watches there ever were.

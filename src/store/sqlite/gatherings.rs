@@ -2,7 +2,8 @@
 
 use super::rows::{self, EVENT, change, collect, first, to_json};
 use super::writer::Tx;
-use crate::event::Event;
+use crate::entry::EntryId;
+use crate::event::{Event, EventId};
 use crate::store::{GatherStep, Gathering, StoreError};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row};
@@ -109,17 +110,51 @@ pub(in crate::store) fn list(
     )
 }
 
-/// The events that belong to one, oldest first, up to `limit`.
+/// The events that belong to one and are younger than `after`, oldest first, up to `limit`.
 pub(in crate::store) fn events(
     connection: &Connection,
     rule: &str,
     key: &str,
+    after: EventId,
     limit: usize,
 ) -> Result<Vec<Event>, StoreError> {
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let sql = format!(
-        "SELECT {EVENT} FROM event WHERE id IN (SELECT event FROM gathered WHERE rule = $1 AND key = $2) ORDER BY id"
+        "SELECT {EVENT} FROM event WHERE id IN \
+         (SELECT event FROM gathered WHERE rule = $1 AND key = $2 AND event > $3 ORDER BY event LIMIT $4) ORDER BY id"
     );
-    collect(connection, &sql, &[&rule, &key], limit, rows::event)
+    collect(
+        connection,
+        &sql,
+        &[&rule, &key, &after.0, &most],
+        limit,
+        rows::event,
+    )
+}
+
+/// What is gathered under the key of an entry is due now; false if nothing is.
+pub(super) fn hasten(tx: &Tx<'_>, rule: &str, key: &str, now: Timestamp) -> Result<bool, StoreError> {
+    let found = change(
+        tx.connection,
+        "UPDATE gathering SET due = $1 WHERE rule = $2 AND key = $3",
+        &[&now.as_microsecond(), &rule, &key],
+    )?;
+    Ok(found > 0)
+}
+
+/// Lets go what is gathered under the key of an entry.
+pub(super) fn forget_of(tx: &Tx<'_>, entry: EntryId) -> Result<(), StoreError> {
+    let of = first(
+        tx.connection,
+        "SELECT gathering.rule, gathering.key FROM entry JOIN gathering \
+         ON gathering.rule = entry.rule AND gathering.key = entry.key WHERE entry.id = $1",
+        &[&entry.0],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    match of {
+        Some((rule, key)) => apply(tx, &GatherStep::End { rule, key }),
+        None => Ok(()),
+    }
 }
 
 /// Where an event is gathered: rule and key.
@@ -134,4 +169,15 @@ pub(in crate::store) fn places(
         usize::MAX,
         |row| Ok(Some((row.get(0)?, row.get(1)?))),
     )
+}
+
+/// How many events belong to one.
+pub(in crate::store) fn count(connection: &Connection, rule: &str, key: &str) -> Result<u64, StoreError> {
+    let count = first(
+        connection,
+        "SELECT count(*) FROM gathered WHERE rule = $1 AND key = $2",
+        &[&rule, &key],
+        |row| Ok(row.get::<_, i64>(0)?),
+    )?;
+    Ok(count.unwrap_or_default().unsigned_abs())
 }

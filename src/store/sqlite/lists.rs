@@ -64,6 +64,9 @@ pub(in crate::store) fn entries(
     if let Some(event) = filter.event {
         which.and("event = ", event.0, "");
     }
+    if let Some(id) = &filter.message_id {
+        which.and("summary ->> '$.message_id' = ", id.clone(), "");
+    }
     if filter.ever_unknown {
         which
             .parts
@@ -103,11 +106,19 @@ pub(in crate::store) fn entry(
             }))
         },
     )?;
+    let answers = collect(
+        connection,
+        "SELECT event FROM answer WHERE entry = $1 ORDER BY event",
+        &[&id.0],
+        usize::MAX,
+        |row| Ok(Some(EventId(row.get(0)?))),
+    )?;
     Ok(Some(EntryDetail {
         entry,
         effect,
         body,
         attempts,
+        answers,
     }))
 }
 
@@ -129,6 +140,13 @@ pub(in crate::store) fn events(
     }
     if let Some(case) = &filter.case {
         which.and("case_key = ", case.clone(), "");
+    }
+    if let Some(rule) = &filter.rule {
+        which.and(
+            "EXISTS (SELECT 1 FROM verdict WHERE verdict.event = event.id AND verdict.rule = ",
+            rule.clone(),
+            ")",
+        );
     }
     if let Some(subject) = &filter.subject {
         which.and("instr(subject, ", subject.clone(), ") > 0");
@@ -157,19 +175,7 @@ pub(in crate::store) fn event(
     let Some((event, dispatched)) = found.flatten() else {
         return Ok(None);
     };
-    let verdicts = collect(
-        connection,
-        "SELECT rule, outcome, detail FROM verdict WHERE event = $1 ORDER BY n",
-        &[&id.0],
-        usize::MAX,
-        |row| {
-            Ok(Some(RuleVerdict {
-                rule: row.get(0)?,
-                outcome: row.get(1)?,
-                detail: row.get(2)?,
-            }))
-        },
-    )?;
+    let verdicts = verdicts(connection, id.0)?;
     let sql = format!(
         "SELECT {ENTRY} FROM entry WHERE event = $1 OR id IN (SELECT entry FROM answer WHERE event = $1) ORDER BY id"
     );
@@ -180,6 +186,86 @@ pub(in crate::store) fn event(
         verdicts,
         entries,
     }))
+}
+
+/// What each rule said of an event, in their order.
+pub(in crate::store) fn verdicts(
+    connection: &Connection,
+    event: i64,
+) -> Result<Vec<RuleVerdict>, StoreError> {
+    collect(
+        connection,
+        "SELECT rule, outcome, detail FROM verdict WHERE event = $1 ORDER BY n",
+        &[&event],
+        usize::MAX,
+        |row| {
+            Ok(Some(RuleVerdict {
+                rule: row.get(0)?,
+                outcome: row.get(1)?,
+                detail: row.get(2)?,
+            }))
+        },
+    )
+}
+
+/// Rows looked at in one go by [`mails_since`].
+const PAGE: usize = 1000;
+
+/// Mails admitted since a time, newest first. Numbers grow with time, so it ends at the first older one.
+pub(in crate::store) fn mails_since(
+    connection: &Connection,
+    since: Timestamp,
+) -> Result<Vec<(String, Timestamp, serde_json::Value)>, StoreError> {
+    let mut mails = Vec::new();
+    let mut before = i64::MAX;
+    loop {
+        let page = collect(
+            connection,
+            "SELECT id, rule, created, summary, kind FROM entry WHERE id < $1 ORDER BY id DESC",
+            &[&before],
+            PAGE,
+            |row| {
+                let mail = row.get::<_, String>(4)? == Kind::Mail.as_str();
+                Ok(Some((
+                    row.get::<_, i64>(0)?,
+                    row.get(1)?,
+                    rows::time(row, 2)?,
+                    rows::json(row, 3)?,
+                    mail,
+                )))
+            },
+        )?;
+        let all = page.len() < PAGE;
+        for (id, rule, created, summary, mail) in page {
+            if created < since {
+                return Ok(mails);
+            }
+            before = id;
+            if mail {
+                mails.push((rule, created, summary));
+            }
+        }
+        if all {
+            return Ok(mails);
+        }
+    }
+}
+
+/// How often a rule said what of the events recorded since then.
+pub(in crate::store) fn said(
+    connection: &Connection,
+    rule: &str,
+    since: Timestamp,
+) -> Result<BTreeMap<String, u64>, StoreError> {
+    let counted = collect(
+        connection,
+        "SELECT verdict.outcome, count(*) FROM event CROSS JOIN verdict ON verdict.event = event.id
+         WHERE event.recorded >= $1 AND verdict.rule = $2 GROUP BY verdict.outcome",
+        &[&since.as_microsecond(), &rule],
+        usize::MAX,
+        |row| Ok(Some((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))),
+    )?;
+    Ok(counted.into_iter().collect())
 }
 
 /// When attempts at a lane's entries passed the gate since a time.

@@ -2,7 +2,7 @@
 
 use super::rows::{self, change, collect, first, policy, to_json};
 use super::writer::Tx;
-use super::{cases, files, journal};
+use super::{cases, files, gatherings, journal};
 use crate::entry::{Body, Entry, EntryId, Fence, Kind, Leased, NewEntry, Reason, Settlement, State, Verb};
 use crate::event;
 use crate::store::{Admitted, Also, Lane, NewCase, StoreError};
@@ -30,8 +30,13 @@ const FIND: &str = "SELECT id, key, kind, rule, event, lane, summary, state, rea
      created, since, changed, fence FROM entry WHERE id = $1";
 
 /// One new entry; a key that is taken gives back its number. One that is held from the start needs a person,
-/// so its case is opened with it.
-pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> Result<Admitted, StoreError> {
+/// so its case is opened with it, if it is to have one of its own.
+pub(in crate::store) fn insert(
+    tx: &Tx<'_>,
+    new: &NewEntry,
+    own_case: bool,
+    time: Timestamp,
+) -> Result<Admitted, StoreError> {
     let state = if new.held.is_some() {
         State::Held
     } else {
@@ -92,7 +97,8 @@ pub(in crate::store) fn insert(tx: &Tx<'_>, new: &NewEntry, time: Timestamp) -> 
             &[&event.0, &id],
         )?;
     }
-    if let Some(reason) = &new.held
+    if own_case
+        && let Some(reason) = &new.held
         && !is_news_of_a_trouble(tx, new)?
     {
         let case = NewCase {
@@ -463,7 +469,8 @@ pub(super) fn again(tx: &Tx<'_>, id: EntryId, due: Timestamp, now: Timestamp) ->
     Ok(())
 }
 
-/// A person says: again. What was never composed is removed, and its event dispatched again.
+/// A person says: again. What was never composed is removed, and its event dispatched again; or what is
+/// gathered under its key is due.
 pub(in crate::store) fn retry(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Result<Entry, StoreError> {
     let (entry, _) = find(tx.connection, id)?.ok_or(StoreError::NoEntry(id))?;
     let Some(state) = entry.state.after(Verb::Retry) else {
@@ -475,6 +482,12 @@ pub(in crate::store) fn retry(tx: &Tx<'_>, id: EntryId, now: Timestamp) -> Resul
     };
     let (effect, _) = contents(tx.connection, id)?;
     if effect.is_empty() {
+        if gatherings::hasten(tx, &entry.rule, &entry.key, now)? {
+            remove(tx, id)?;
+            cases::close(tx, &case_of(entry.kind, id), now)?;
+            tx.tick();
+            return Ok(entry);
+        }
         let Some(event) = entry.event else {
             return Err(StoreError::NotComposed(id));
         };

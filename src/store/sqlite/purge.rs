@@ -4,9 +4,9 @@
 //! asks every condition again: an entry that a person retried meanwhile stays, and the writer is never
 //! kept long.
 
-use super::outbox;
 use super::rows::{change, collect, first};
 use super::writer::Tx;
+use super::{gatherings, outbox};
 use crate::entry::EntryId;
 use crate::store::StoreError;
 use jiff::Timestamp;
@@ -88,6 +88,7 @@ pub(in crate::store) fn forget_entries(
             Ok(())
         })?;
         if still.is_some() {
+            gatherings::forget_of(tx, EntryId(*id))?;
             outbox::remove(tx, EntryId(*id))?;
             gone += 1;
         }

@@ -1,0 +1,214 @@
+//! One rule asked about one event: its condition, then what it does and whom it tells.
+
+use crate::dispatch::Plan;
+use crate::dispatch::desk::Desk;
+use crate::dispatch::gathering::FIRED;
+use crate::entry::{Kind, Reason};
+use crate::event::Event;
+use crate::rule::Rule;
+use crate::rule::facts::{self, case_key};
+use crate::rule::index::{Branch, Match, Why};
+use crate::store::{Admission, RuleVerdict, Store, StoreError};
+use serde_json::Value;
+use std::io;
+use std::sync::Arc;
+
+/// Why an event cannot be dispatched just now. It stays pending, and is asked about again.
+#[derive(Debug)]
+pub(super) enum Unready {
+    /// Our own disk could not take a mail.
+    Disk(io::Error),
+    /// The store could not be read.
+    Store(StoreError),
+}
+
+impl From<io::Error> for Unready {
+    fn from(error: io::Error) -> Unready {
+        Unready::Disk(error)
+    }
+}
+
+impl From<StoreError> for Unready {
+    fn from(error: StoreError) -> Unready {
+        Unready::Store(error)
+    }
+}
+
+/// What one event, or something gathered, leads to: all of it is admitted in one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// Entries, verdicts and what is gathered.
+    pub(super) main: Admission,
+    /// Entries that a case of their own stands for.
+    pub(super) apart: Vec<Admission>,
+}
+
+impl Made {
+    /// Gives up what was written for it.
+    pub(super) fn discard(&self, store: &Store) {
+        for admission in std::iter::once(&self.main).chain(&self.apart) {
+            for entry in &admission.entries {
+                store.spool().discard(&entry.body);
+            }
+        }
+    }
+
+    /// In the order in which they are admitted.
+    pub(super) fn into_admissions(self) -> impl Iterator<Item = Admission> {
+        std::iter::once(self.main).chain(self.apart)
+    }
+}
+
+/// The condition did not hold.
+const CONDITION_FALSE: &str = "condition_false";
+/// The condition, or what tells events apart, could not be evaluated.
+pub(super) const FAILED: &str = "failed";
+/// The rule is paused.
+pub(super) const PAUSED: &str = "paused";
+
+/// What a rule said: one word, and why.
+pub(super) type Said = (&'static str, String);
+
+/// What one event leads to. Reads files it must attach; changes nothing.
+///
+/// With an error, what was written until then is given up.
+pub(super) fn admission(event: &Event, desk: &mut Desk) -> Result<Made, Unready> {
+    put(event, desk, |_| true)
+}
+
+/// The same for one rule alone, which was paused when it was asked first.
+pub(super) fn again(event: &Event, rule: &str, desk: &mut Desk) -> Result<Made, Unready> {
+    put(event, desk, |found| found.rule.name == rule)
+}
+
+fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<Made, Unready> {
+    let plan = Arc::clone(&desk.plan);
+    let store = desk.store.clone();
+    let mut made = Made::default();
+    made.main.event = Some(event.id);
+    desk.begin();
+    for found in plan.find(event).into_iter().filter(asks) {
+        let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
+        let asked = Asked {
+            event,
+            rule: &found.rule,
+            plan: &plan,
+            store: &store,
+            now: desk.now,
+            nth: made.main.verdicts.iter().filter(same).count(),
+        };
+        match asked.answer(found.why, desk, &mut made) {
+            Ok((outcome, detail)) => {
+                let verdict = RuleVerdict {
+                    rule: found.rule.name.clone(),
+                    outcome: outcome.to_owned(),
+                    detail,
+                };
+                if !found.rule.telling.is_plain() {
+                    desk.note(event, asked.nth, &verdict);
+                }
+                made.main.verdicts.push(verdict);
+            }
+            Err(error) => {
+                made.discard(&store);
+                desk.undo();
+                return Err(error);
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// One rule asked about one event.
+pub(super) struct Asked<'a> {
+    pub(super) event: &'a Event,
+    pub(super) rule: &'a Rule,
+    pub(super) plan: &'a Plan,
+    pub(super) store: &'a Store,
+    pub(super) now: jiff::Timestamp,
+    /// How many answers of the same rule to the same event come before this one.
+    pub(super) nth: usize,
+}
+
+impl Asked<'_> {
+    pub(super) fn facts(&self) -> Value {
+        facts::facts(self.event, self.rule, &self.plan.surroundings(self.now))
+    }
+
+    fn answer(&self, why: Why, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let name = &self.rule.name;
+        let case = case_key(self.event, name);
+        if desk.board.is_paused(name) {
+            return Ok(self.paused(why, case, desk, made));
+        }
+        match (why, case) {
+            (Why::Trigger(_), _) => {
+                let said = self.triggered(desk, made)?;
+                if !matches!(said.0, CONDITION_FALSE | FAILED) {
+                    self.follow(desk.known.get(name), &mut made.main.gathers);
+                }
+                Ok(said)
+            }
+            (Why::Outcome(Branch::Recovery), Some(_)) => self.over(desk, made),
+            (Why::Outcome(branch), _) => self.ended(branch, desk, made),
+        }
+    }
+
+    /// The rule is paused: what would follow is kept. Its condition is asked all the same, so that nothing waits
+    /// which never leads to anything.
+    fn paused(&self, why: Why, case: Option<String>, desk: &Desk, made: &mut Made) -> Said {
+        if let (Why::Trigger(_), Some(condition)) = (why, &self.rule.condition)
+            && let Ok(decision) = condition.check(&self.facts())
+            && !decision.holds
+        {
+            return (CONDITION_FALSE, decision.why);
+        }
+        if let (Why::Outcome(Branch::Recovery), Some(case)) = (why, case) {
+            // Reminders that wait are wrong from now on, whenever the rule goes on.
+            made.main.over.push(case);
+        }
+        let kept = desk
+            .board
+            .keep(&self.rule.name, self.event.id, &mut made.main.gathers);
+        (PAUSED, kept.unwrap_or_default())
+    }
+
+    /// A trigger of the rule met the event: condition, then work or mails.
+    fn triggered(&self, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let facts = self.facts();
+        let why = match self
+            .rule
+            .condition
+            .as_ref()
+            .map(|condition| condition.check(&facts))
+        {
+            None => String::new(),
+            Some(Ok(decision)) if decision.holds => decision.why,
+            Some(Ok(decision)) => return Ok((CONDITION_FALSE, decision.why)),
+            Some(Err(error)) => {
+                let text = format!("the condition of rule `{}` failed: {error}", self.rule.name);
+                let unmade = self.unmade(Kind::Mail, "if", Reason::new(text.clone()));
+                made.main.entries.push(unmade);
+                return Ok((FAILED, text));
+            }
+        };
+        if self.rule.work.is_empty() {
+            let said = self.tell("mail", &self.rule.mails, facts, desk, made)?;
+            return Ok(said.unwrap_or((FIRED, why)));
+        }
+        self.work(&self.rule.work, "work", true, &facts, &mut made.main.entries);
+        Ok((FIRED, why))
+    }
+
+    /// The rule's own work ended.
+    fn ended(&self, branch: Branch, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
+        let (outcome, name) = (branch.of(self.rule), branch.as_str());
+        let facts = self.facts();
+        // Mails first: they freeze what they attach before a move is even admitted.
+        let said = self.tell(name, &outcome.mails, facts.clone(), desk, made)?;
+        if !outcome.work.is_empty() {
+            self.work(&outcome.work, name, false, &facts, &mut made.main.entries);
+        }
+        Ok(said.unwrap_or_else(|| (FIRED, name.to_owned())))
+    }
+}
