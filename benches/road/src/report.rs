@@ -26,7 +26,7 @@ fn spread(mut figures: Vec<f64>) -> Option<Spread> {
     let least = *figures.first()?;
     Some(Spread {
         least,
-        median: figures[figures.len() / 2],
+        median: f64::midpoint(figures[(figures.len() - 1) / 2], figures[figures.len() / 2]),
         most: *figures.last()?,
     })
 }

@@ -101,7 +101,7 @@ impl Site {
         }
         std::fs::write(self.path("rules/rules.yaml"), rules).unwrap();
         // A burst is what the fuse is there to stop; builds before it do not know the word.
-        let unlimited = format!("{settings}limits: {{ mails_per_rule_per_hour: none }}\n");
+        let unlimited = format!("{settings}limits: none\n");
         std::fs::write(self.path("tidings.yaml"), unlimited).unwrap();
         let mut check = Command::new(program);
         check.arg("-C").arg(self.folder.path()).arg("check");
