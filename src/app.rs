@@ -13,6 +13,7 @@ mod housekeeping;
 pub mod notify;
 mod reload;
 
+use crate::action::run::Commands;
 use crate::action::work;
 use crate::app::notify::{Stop, Supervisor};
 use crate::app::reload::{Live, first_look};
@@ -30,6 +31,7 @@ use crate::rule::load::{self, Away, Setup};
 use crate::rule::{Rule, Trigger};
 use crate::sender::{SenderError, Senders};
 use crate::source::Watch;
+use crate::source::absence::{AbsenceSource, Expectation};
 use crate::source::file::FileSource;
 use crate::source::schedule::{Schedule, ScheduleSource};
 use crate::store::lock::{Lock, LockError};
@@ -116,6 +118,7 @@ pub struct App {
     live: Live,
     files: FileSource,
     schedules: ScheduleSource,
+    absence: AbsenceSource,
     dispatcher: Dispatcher,
     delivery: Delivery,
     gone: mpsc::UnboundedReceiver<FileRef>,
@@ -171,6 +174,12 @@ impl App {
             plan_of(&settings, &rules, senders),
         );
         let (files, files_handle) = FileSource::new(watches, store.clone(), clock.clone());
+        let (absence, absence_handle) = AbsenceSource::new(
+            expectations_of(&rules),
+            store.clone(),
+            clock.clone(),
+            Some(files_handle.clone()),
+        );
         let live = Live {
             keeper: watch::Sender::new(keeper),
             delivery: watch::Sender::new(Arc::new(delivery_plan)),
@@ -178,6 +187,7 @@ impl App {
             settings: watch::Sender::new(Arc::new(settings)),
             files: files_handle,
             schedules: schedules_handle,
+            absence: absence_handle,
             watched,
         };
         let (dispatch_pulse, delivery_pulse, store_pulse) = (
@@ -189,6 +199,7 @@ impl App {
             vec![
                 files.pulse(),
                 schedules.pulse(),
+                absence.pulse(),
                 dispatch_pulse.clone(),
                 delivery_pulse.clone(),
                 store_pulse.clone(),
@@ -220,6 +231,7 @@ impl App {
             live,
             files,
             schedules,
+            absence,
             dispatcher,
             delivery,
             gone,
@@ -257,6 +269,7 @@ impl App {
             mut live,
             files,
             schedules,
+            absence,
             dispatcher,
             delivery,
             mut gone,
@@ -270,6 +283,7 @@ impl App {
         let looked = first_look(store.clone(), live.watched.clone(), clock.now());
         tasks.spawn("files", files.run(stopping.clone()));
         tasks.spawn("schedules", schedules.run(stopping.clone()));
+        tasks.spawn("absence", absence.run(stopping.clone()));
         tasks.spawn("dispatch", dispatcher.run(stopping.clone()));
         tasks.spawn(delivery::NAME, delivery.run(stopping.clone(), stop.now.clone()));
         tasks.spawn(
@@ -348,7 +362,8 @@ impl App {
         let before = self.store.counts().await?;
         let notice = async {
             self.files.look().await?;
-            self.schedules.look().await
+            self.schedules.look().await?;
+            self.absence.look().await
         };
         // What was not noticed is noticed next time.
         tokio::select! {
@@ -358,6 +373,8 @@ impl App {
         while !stop.soon.is_cancelled() {
             let dispatched = self.dispatcher.drain().await?;
             self.delivery.drain(&stop.soon, &stop.now).await?;
+            // Work that ended may be what was missing.
+            self.absence.look().await?;
             if dispatched == 0 && self.store.pending_events(1).await?.is_empty() {
                 break;
             }
@@ -424,6 +441,17 @@ fn oauth_accounts(settings: &Settings) -> Vec<(String, crate::config::settings::
         .collect()
 }
 
+/// What a set of rules expects, or does not want to go on.
+pub fn expectations_of(rules: &[Rule]) -> Vec<Expectation> {
+    let triggers = rules.iter().flat_map(|rule| &rule.triggers);
+    triggers
+        .filter_map(|trigger| match trigger {
+            Trigger::Absence(expectation) => Some((**expectation).clone()),
+            _ => None,
+        })
+        .collect()
+}
+
 /// The schedules of a set of rules, each under its rule's name.
 pub fn schedules_of(rules: &[Rule]) -> Vec<(String, Schedule)> {
     rules
@@ -437,7 +465,8 @@ pub fn schedules_of(rules: &[Rule]) -> Vec<(String, Schedule)> {
         .collect()
 }
 
-fn rules_plan_of(
+/// What the dispatcher works by, of a setup.
+pub fn rules_plan_of(
     settings: Settings,
     templates: crate::template::Templates,
     rules: Vec<Rule>,
@@ -455,7 +484,8 @@ fn rules_plan_of(
     }
 }
 
-fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::Plan {
+/// What delivery works by, of a setup.
+pub fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::Plan {
     delivery::Plan {
         senders,
         overlap: rules
@@ -470,6 +500,8 @@ fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> delivery::P
         },
         setup: settings.dir.clone(),
         logs: housekeeping::logs(settings),
+        ground: settings.ground.clone(),
+        commands: Commands::Real,
     }
 }
 

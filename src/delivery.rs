@@ -27,14 +27,17 @@
 //! When it stops, it begins nothing new, finishes what is on the wire, and gives the rest back.
 
 pub mod perform;
+pub mod step;
 pub mod verdict;
 
 use crate::action::Overlap;
+use crate::action::run::Commands;
 use crate::clock::Clock;
 use crate::delivery::perform::{Freed, Performed, Performer, Stuck};
 use crate::delivery::verdict::Retry;
 use crate::entry::{EntryId, Fence, Kind, Leased, Reason, Settlement};
 use crate::event::FileRef;
+use crate::ground::Ground;
 use crate::pulse::Pulse;
 use crate::sender::Senders;
 use crate::sender::pace::Pacer;
@@ -89,6 +92,10 @@ pub struct Plan {
     pub setup: PathBuf,
     /// Where the output of jobs is kept.
     pub logs: PathBuf,
+    /// Where files really lie.
+    pub ground: Ground,
+    /// Who runs commands.
+    pub commands: Commands,
 }
 
 type LaneKey = (Kind, String);

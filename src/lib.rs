@@ -15,6 +15,7 @@
 //! | [`cli`] | the commands |
 //! | [`sandbox`] | a small mail server and sign-in server, for `demo` and tests |
 //! | [`app`], [`task`] | build, start, reload, stop; named tasks |
+//! | [`trial`] | tests of rules: the same parts on a clock moved by hand |
 //! | [`dispatch`] | a recorded event becomes entries in the outbox |
 //! | [`delivery`] | entries are claimed, performed, settled |
 //! | [`rule`] | what fires |
@@ -26,7 +27,7 @@
 //! | [`store`] | what is kept |
 //! | [`template`], [`config`] | texts; settings |
 //! | [`mail`], [`advice`] | messages and addresses; what a server's words mean |
-//! | [`event`], [`entry`], [`clock`], [`backoff`], [`pulse`] | the words |
+//! | [`event`], [`entry`], [`clock`], [`ground`], [`backoff`], [`pulse`] | the words |
 
 pub mod action;
 pub mod advice;
@@ -39,6 +40,7 @@ pub mod delivery;
 pub mod dispatch;
 pub mod entry;
 pub mod event;
+pub mod ground;
 pub mod mail;
 pub mod oauth;
 pub mod pulse;
@@ -51,4 +53,5 @@ pub mod suggest;
 pub mod task;
 pub mod template;
 pub mod transport;
+pub mod trial;
 pub mod visible;

@@ -18,6 +18,7 @@ use crate::oauth::keeper::Keeper;
 use crate::oauth::token::{AccessToken, TokenError};
 use crate::sender::pace::Pacer;
 use crate::transport::smtp::Smtp;
+use crate::transport::stand_in::StandIn;
 use crate::transport::transcript::Transcript;
 use crate::transport::{Gate, Limits, Login, Parcel, RecipientVerdict, Report, Verdict, file};
 use std::collections::BTreeMap;
@@ -96,6 +97,7 @@ pub struct Sender {
 enum Submit {
     Smtp(Smtp),
     File(PathBuf),
+    StandIn(Arc<StandIn>),
 }
 
 impl std::fmt::Debug for Sender {
@@ -119,6 +121,24 @@ impl Senders {
             by_account.insert(account.name.clone(), Arc::new(sender));
         }
         Ok(Senders { by_account })
+    }
+
+    /// The accounts of a test of rules: everything is as ever, but the stand-in takes the mails, and nobody signs in.
+    pub fn stand_in(settings: &Settings, keeper: &Arc<Keeper>, stand_in: &Arc<StandIn>) -> Senders {
+        let sender = |account: &Account| Sender {
+            account: account.clone(),
+            submit: Submit::StandIn(Arc::clone(stand_in)),
+            keeper: Arc::clone(keeper),
+            transcript: None,
+            pace: Mutex::default(),
+        };
+        let by_account = settings
+            .accounts
+            .values()
+            .map(|account| (account.name.clone(), Arc::new(sender(account))));
+        Senders {
+            by_account: by_account.collect(),
+        }
     }
 
     /// The sender of an account; none if the settings no longer have it.
@@ -259,6 +279,7 @@ impl Sender {
         match &self.submit {
             Submit::Smtp(smtp) => smtp.submit(login, parcel, gate, self.transcript.as_ref()).await,
             Submit::File(folder) => file::submit(folder, parcel, gate).await,
+            Submit::StandIn(stand_in) => stand_in.submit(&self.account.name, parcel, gate).await,
         }
     }
 
@@ -268,6 +289,9 @@ impl Sender {
         from: &Address,
         refused: Option<&AccessToken>,
     ) -> Result<(Login, Option<AccessToken>), Outcome> {
+        if matches!(self.submit, Submit::StandIn(_)) {
+            return Ok((Login::Anonymous, None));
+        }
         match &self.account.credential {
             Credential::None => Ok((Login::Anonymous, None)),
             Credential::Password { user, secret } => match secret.read().await {

@@ -76,6 +76,165 @@ fn check_rule(rest: &str) -> String {
     check(&[("rules/a.yaml", &rule(rest))])
 }
 
+/// What is said first of a rule with this trigger.
+fn of_trigger(trigger: &str) -> String {
+    let rule = format!("rules:\n  a:\n    when: {{ {trigger} }}\n    mail: {{ to: ops@contoso.com }}\n");
+    let settings = format!(
+        "{SETTINGS}calendars:\n  holidays: {{ dates: [2026-12-25] }}\n  always: {{ dates: 2000-01-01..2199-12-31 }}\n"
+    );
+    check(&[("rules/a.yaml", &rule), ("tidings.yaml", &settings)])
+}
+
+#[test]
+fn deadlines_that_cannot_be() {
+    for (trigger, message, hint) in [
+        (
+            "file_missing: { in: nowhere, by: \"07:00\" }",
+            "there is no folder [SETUP]/nowhere",
+            "mkdir",
+        ),
+        ("file_missing: { in: drop }", "by when?", "every: 24h"),
+        (
+            "file_missing: { in: drop, by: \"07:00\", every: 24h }",
+            "`by` a time of day or `every` so long, not both",
+            "keep one",
+        ),
+        (
+            "file_missing: { in: drop, every: 1h, within: 1h }",
+            "`every` and `within` say the same",
+            "keep one",
+        ),
+        (
+            "file_missing: { in: drop, every: 0s }",
+            "`every: 0s` is no time",
+            "1s or more",
+        ),
+        (
+            "file_missing: { in: drop, within: soon }",
+            "`soon` is not a time",
+            "5m",
+        ),
+        (
+            "file_missing: { in: drop, by: \"24:00\" }",
+            "`24:00` is not a time of day",
+            "23:59",
+        ),
+        (
+            "file_missing: { in: drop, by: 7am }",
+            "`7am` is not a time of day",
+            "\"07:00\"",
+        ),
+        (
+            "file_missing: { in: drop, by: \"07:00\", days: [mon, fryday] }",
+            "`fryday` is not a day of the week",
+            "mon tue",
+        ),
+        (
+            "file_missing: { in: drop, by: \"07:00\", except: holiday }",
+            "there is no calendar `holiday`",
+            "did you mean `holidays`?",
+        ),
+        (
+            "file_missing: { in: drop, by: \"07:00\", except: always }",
+            "this deadline never comes",
+            "calendar",
+        ),
+        (
+            "file_missing: { in: drop, every: 1d, except: always }",
+            "this deadline never comes",
+            "calendar",
+        ),
+        (
+            "file_missing: { in: drop, by: \"07:00\", grace: 24h }",
+            "the grace lasts until the next deadline",
+            "shorter",
+        ),
+        (
+            "file_missing: { in: drop, by: \"07:00\", timezone: Berlin }",
+            "`Berlin` is not a time zone",
+            "Europe/Berlin",
+        ),
+        (
+            "file_missing: { in: drop, by: \"07:00\", match: /a }",
+            "matches nothing",
+            "*.csv",
+        ),
+        (
+            "file_missing: { in: drop, every: 1h, count: 2000 }",
+            "at most 1000 files",
+            "million",
+        ),
+        (
+            "job_missing: { job: \"a-*\", by: \"07:00\" }",
+            "which job?",
+            "a trigger for each",
+        ),
+        ("job_missing: { job: a }", "by when?", "07:00"),
+        ("folder_backlog: { in: drop }", "when is it a backlog?", "age: 2h"),
+        ("folder_backlog: { in: drop, age: 0s }", "too short", "1s"),
+        (
+            "job_runs_long: { job: \"[\", after: 1h }",
+            "is not a pattern",
+            "billing-*",
+        ),
+        ("job_runs_long: { job: a, after: 0s }", "too short", "1s"),
+    ] {
+        let said = of_trigger(trigger);
+        assert!(said.contains(message), "{trigger}: {said}");
+        assert!(said.contains(hint), "{trigger}: {said}");
+        assert!(said.contains("rules/a.yaml:3:"), "{trigger}: {said}");
+        assert!(!said.contains("exit 0"), "{said}");
+    }
+    assert!(of_trigger("file_missing: { in: drop, by: \"07:00\", except: holidays }").contains("exit 0"));
+}
+
+#[test]
+fn calendars_that_cannot_be_used() {
+    let of = |calendars: &str, file: &str| {
+        let settings = format!("{SETTINGS}calendars:\n{calendars}\n");
+        check(&[
+            ("tidings.yaml", &settings),
+            ("days.ics", file),
+            ("rules/a.yaml", &rule("    mail: { to: ops }\n")),
+        ])
+    };
+    let dates = of("  holidays: { dates: [2026-12-25, 2026-02-30] }", "");
+    assert!(
+        dates.contains("`2026-02-30` is not a day") && dates.contains("tidings.yaml:10:35"),
+        "{dates}"
+    );
+    let order = of("  holidays: { dates: 2026-12-25..2026-12-24 }", "");
+    assert!(order.contains("exchange the two"), "{order}");
+    assert!(of("  holidays: {}", "").contains("this calendar has no days"));
+    let gone = of("  holidays: { file: none.ics }", "");
+    assert!(
+        gone.contains("cannot use `none.ics` as a calendar: No such file"),
+        "{gone}"
+    );
+    let other = of("  holidays: { file: days.ics }", "hello");
+    assert!(
+        other.contains("days.ics:1:1") && other.contains("BEGIN:VCALENDAR"),
+        "{other}"
+    );
+    let rule = of(
+        "  holidays: { file: days.ics }",
+        "BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART;VALUE=DATE:20260101\nRRULE:FREQ=HOURLY\u{1b}[2J\nEND:VEVENT\n",
+    );
+    assert!(
+        rule.contains("days.ics:4:1") && rule.contains("is not understood"),
+        "{rule}"
+    );
+    assert!(rule.contains("it is named at tidings.yaml:10"), "{rule}");
+    assert!(!rule.contains('\u{1b}'), "{rule}");
+    let fine = of(
+        "  holidays: { file: days.ics }",
+        "BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART;VALUE=DATE:20260101\nRRULE:FREQ=YEARLY\nEND:VEVENT\nEND:VCALENDAR\n",
+    );
+    assert!(fine.contains("exit 0"), "{fine}");
+    let folder = of("  holidays: { file: drop }", "");
+    assert!(folder.contains("it is not a file"), "{folder}");
+}
+
 #[test]
 fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
     let said = check_rule(
@@ -112,7 +271,7 @@ fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
 #[test]
 fn nothing_is_wrong() {
     assert_snapshot!(check_rule("    mail: { from: invoices@contoso.com, to: ops, template: file-arrived, attach: \"{{file.path}}\" }\n"), @r#"
-    all is well: 1 rule, 1 account, 8 templates, 1 watched folder
+    all is well: 1 rule, 1 account, 13 templates, 1 watched folder
     exit 0
     "#);
 }
@@ -480,7 +639,7 @@ fn keys_that_are_missing() {
     8 |     when: {}
       |     ^^^^
       |
-      = hint: one of `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `trouble`
+      = hint: one of `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
 
     5 problems
     exit 78
@@ -489,10 +648,10 @@ fn keys_that_are_missing() {
 
 #[test]
 fn options_that_do_not_exist() {
-    let settings = format!("{SETTINGS}console: {{ port: 8080 }}\n");
+    let settings = format!("{SETTINGS}quotas: {{ mails_per_rule_per_hour: 1000 }}\n");
     assert_snapshot!(check(&[
         ("tidings.yaml", &settings.replace("oauth2: { ", "oauth2: { grant: device_code, ").replace("user:", "transport: graph\n    user:")),
-        ("rules/a.yaml", "rules:\n  a:\n    when: { file_missing: { in: drop } }\n    after: { hours: 1 }\n    mail: { to: ops }\n  b:\n    when: { file_arrives: { in: drop }, schedule: { every: 1h } }\n    mail: { to: ops }\n"),
+        ("rules/a.yaml", "rules:\n  a:\n    when: { file_is_odd: { in: drop } }\n    soften: { at_most: 1 }\n    mail: { to: ops }\n  b:\n    when: { file_arrives: { in: drop }, schedule: { every: 1h } }\n    mail: { to: ops }\n"),
     ]), @r#"
     error: `graph` is not known here
      --> tidings.yaml:4:16
@@ -510,27 +669,27 @@ fn options_that_do_not_exist() {
       |
       = hint: known is only `authorization_code`
 
-    error: unknown key `console`
+    error: unknown key `quotas`
       --> tidings.yaml:10:1
        |
-    10 | console: { port: 8080 }
-       | ^^^^^^^
+    10 | quotas: { mails_per_rule_per_hour: 1000 }
+       | ^^^^^^
        |
-       = hint: known are `accounts`, `defaults`, `limits`, `outbox`, `recipients`
+       = hint: known are `accounts`, `calendars`, `defaults`, `limits`, `outbox`, `recipients`
 
-    error: unknown key `file_missing`
+    error: unknown key `file_is_odd`
      --> rules/a.yaml:3:13
       |
-    3 |     when: { file_missing: { in: drop } }
-      |             ^^^^^^^^^^^^
+    3 |     when: { file_is_odd: { in: drop } }
+      |             ^^^^^^^^^^^
       |
-      = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `trouble`
+      = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
 
-    error: unknown key `after`
+    error: unknown key `soften`
      --> rules/a.yaml:4:5
       |
-    4 |     after: { hours: 1 }
-      |     ^^^^^
+    4 |     soften: { at_most: 1 }
+      |     ^^^^^^
       |
       = hint: known are `copy`, `data`, `delete`, `description`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `run`, `throttle`, `when`
 
@@ -1623,7 +1782,7 @@ accounts:
     7 |   folder: { smtp: { host: localhost, ca_file: ca.pem }, folder: out, signature: signatures/office }
       |                                                                                 ^^^^^^^^^^^^^^^^^
       |
-      = hint: write templates/signatures/office.html.hbs, or take one of digest, file-arrived, job-failed, job-recovered, job-succeeded, plain, test-message, trouble
+      = hint: write templates/signatures/office.html.hbs, or take one of digest, file-arrived, file-came-late, file-missing, folder-backlog, job-failed, job-missing, job-recovered, job-runs-long, job-succeeded, plain, test-message, trouble
 
     warning: there are no rules, so nothing will ever happen
     --> rules
@@ -1653,7 +1812,7 @@ fn a_secret_in_the_open_is_warned_about_and_never_shown() {
       |
       = hint: write { env: NAME }, { file: PATH } or { command: [..] } instead, and change the secret: it may be in backups
 
-    all is well: 1 rule, 1 account, 8 templates, 1 watched folder; 1 warning
+    all is well: 1 rule, 1 account, 13 templates, 1 watched folder; 1 warning
     exit 0
     "#);
     for broken in [
@@ -1751,7 +1910,7 @@ fn no_rules_at_all() {
     --> rules
      = hint: rules are written in files rules/*.yaml
 
-    all is well: 0 rules, 1 account, 8 templates, 0 watched folders; 1 warning
+    all is well: 0 rules, 1 account, 13 templates, 0 watched folders; 1 warning
     exit 0
     "#);
 }
@@ -1986,7 +2145,7 @@ mod shipped {
         assert_eq!(made.status.code(), Some(0));
         assert_eq!(
             said(&at),
-            "all is well: 5 rules, 1 account, 8 templates, 1 watched folder\nexit 0"
+            "all is well: 5 rules, 1 account, 13 templates, 1 watched folder\nexit 0"
         );
         let setup = tidings::rule::load::setup(&at).unwrap();
         assert_eq!(setup.watches[0].root, at.join("drop"));

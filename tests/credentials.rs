@@ -181,6 +181,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     let state = folder.join("state");
     Settings {
         dir: folder.to_owned(),
+        ground: tidings::ground::Ground::default(),
         accounts: [
             account("office", Credential::OAuth2(Box::new(oauth2))),
             account("relay", relay),
@@ -196,6 +197,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         },
         recipients: Recipients::default(),
         limits: None,
+        calendars: std::collections::BTreeMap::new(),
         outbox: Outbox {
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),

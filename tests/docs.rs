@@ -39,7 +39,11 @@ fn check(dir: &Path) -> std::process::Output {
 /// Every mail of every rule of a setup can be looked at, and speaks of its own rule.
 fn previews(dir: &Path) {
     for file in std::fs::read_dir(dir.join("rules")).unwrap() {
-        let yaml = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let path = file.unwrap().path();
+        if path.to_string_lossy().ends_with(".test.yaml") {
+            continue;
+        }
+        let yaml = std::fs::read_to_string(path).unwrap();
         let rules: Value = serde_saphyr::from_str(&yaml).unwrap();
         for (rule, _) in rules["rules"].as_object().unwrap() {
             let output = Command::new(cargo_bin("tidings"))
@@ -122,7 +126,8 @@ fn every_example_passes_check() {
 
 /// Accounts that the README's rules assume.
 const ASSUMED: &str = "accounts:\n  office: { transport: file, folder: out, user: alice@contoso.com, \
-    senders: [invoices@contoso.com] }\ndefaults: { from: alice@contoso.com }\n";
+    senders: [invoices@contoso.com] }\ndefaults: { from: alice@contoso.com }\n\
+    calendars: { holidays: { dates: 12-25 } }\n";
 
 #[test]
 fn every_yaml_block_of_the_readme_passes_check() {
@@ -130,7 +135,8 @@ fn every_yaml_block_of_the_readme_passes_check() {
     let blocks = blocks(&readme);
     assert!(blocks.len() >= 10, "{} blocks", blocks.len());
     let validator = |which: &str| jsonschema::validator_for(&schema(which)).unwrap();
-    let (settings, rules) = (validator("settings"), validator("rules"));
+    let (settings, rules, tests) = (validator("settings"), validator("rules"), validator("tests"));
+    let mut last_rules = String::new();
     for block in blocks {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path();
@@ -146,6 +152,8 @@ fn every_yaml_block_of_the_readme_passes_check() {
         let value: Value = serde_saphyr::from_str(&block).unwrap();
         let of = if block.starts_with("rules:") {
             &rules
+        } else if block.starts_with("tests:") {
+            &tests
         } else {
             &settings
         };
@@ -153,6 +161,19 @@ fn every_yaml_block_of_the_readme_passes_check() {
         if block.starts_with("rules:") {
             std::fs::write(dir.join("tidings.yaml"), ASSUMED).unwrap();
             std::fs::write(dir.join("rules/block.yaml"), &block).unwrap();
+            last_rules.clone_from(&block);
+        } else if block.starts_with("tests:") {
+            // Tests are of the rules before them, and pass.
+            std::fs::write(dir.join("tidings.yaml"), ASSUMED).unwrap();
+            std::fs::write(dir.join("rules/block.yaml"), &last_rules).unwrap();
+            std::fs::write(dir.join("rules/block.test.yaml"), &block).unwrap();
+            let played = Command::new(cargo_bin("tidings"))
+                .arg("-C")
+                .arg(dir)
+                .arg("test")
+                .output()
+                .unwrap();
+            assert!(played.status.success(), "{block}\n{}", text(&played.stdout));
         } else {
             std::fs::write(dir.join("tidings.yaml"), &block).unwrap();
         }
@@ -199,6 +220,7 @@ fn the_readme_says_every_key_every_word_every_helper_and_every_template() {
     let mut known = BTreeSet::new();
     words(&schema("settings"), &mut known);
     words(&schema("rules"), &mut known);
+    words(&schema("tests"), &mut known);
     assert!(known.len() > 100, "{known:?}");
     known.extend(helpers::OURS.map(str::to_owned));
     known.extend(helpers::LIBRARY.map(str::to_owned));
@@ -213,12 +235,7 @@ fn the_readme_says_every_key_every_word_every_helper_and_every_template() {
 #[test]
 fn the_readme_says_every_fact() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let triggers = [
-        TriggerWord::FileArrives,
-        TriggerWord::Schedule,
-        TriggerWord::Job,
-        TriggerWord::Trouble,
-    ];
+    let triggers = TriggerWord::ALL;
     let section = readme.split("### Facts").nth(1).unwrap();
     let section = section.split("\n###").next().unwrap();
     for facts in Vocabulary::of(&triggers, None).with_telling(true, true).samples() {
@@ -234,7 +251,7 @@ fn the_readme_says_every_fact() {
 #[test]
 fn every_example_and_shipped_file_validates_against_the_schema() {
     let validator = |which: &str| jsonschema::validator_for(&schema(which)).unwrap();
-    let (settings, rules) = (validator("settings"), validator("rules"));
+    let (settings, rules, tests) = (validator("settings"), validator("rules"), validator("tests"));
     let mut count = 0;
     let mut folders = vec![
         root().join("examples"),
@@ -258,6 +275,8 @@ fn every_example_and_shipped_file_validates_against_the_schema() {
             let value: Value = serde_saphyr::from_str(&yaml).unwrap();
             let validator = if path.file_name().unwrap() == "tidings.yaml" {
                 &settings
+            } else if path.to_string_lossy().ends_with(".test.yaml") {
+                &tests
             } else {
                 &rules
             };

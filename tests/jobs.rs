@@ -41,6 +41,8 @@ impl Bench {
             entry: Some(EntryId(7)),
             stop: self.stop.clone(),
             clock: Clock::system(),
+            ground: tidings::ground::Ground::default(),
+            commands: tidings::action::run::Commands::Real,
         }
     }
 

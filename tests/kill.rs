@@ -134,7 +134,7 @@ fn the_judge_finds_what_is_wrong_with_a_history() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_file_of_thousands_is_lost_however_often_it_is_killed() {
     let (files, kills) = if long() { (5000, 200) } else { (5000, 20) };
-    let site = Site::new(RULES).await;
+    let site = unlimited().await;
     let mut random = Random::new();
     let mut daemon = site.started().await;
     // All at once, each renamed into place: settled the moment it is seen.
@@ -193,6 +193,13 @@ async fn no_file_of_thousands_is_lost_however_often_it_is_killed() {
     );
 }
 
+/// Thousands of mails within the hour are what the fuse is there to hold.
+async fn unlimited() -> Site {
+    let site = Site::new(RULES).await;
+    site.write("tidings.yaml", &site.settings("limits: none\n"));
+    site
+}
+
 fn distinct(site: &Site) -> usize {
     let all: BTreeSet<Vec<u8>> = site
         .mail
@@ -217,7 +224,7 @@ fn distinct(site: &Site) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_in_folders_made_at_the_same_moment_is_never_missed() {
     let times = if long() { 10_000 } else { 1000 };
-    let site = Site::new(RULES).await;
+    let site = unlimited().await;
     let daemon = site.started().await;
     for number in 0..times {
         let folder = site.path(&format!("drop/{number}/b/c"));

@@ -775,6 +775,7 @@ async fn to_ask_for_the_status_makes_no_state_and_its_fields_are_these() {
             "mode",
             "polled_folders",
             "root",
+            "scan_began",
             "scan_ms",
             "skipped",
             "unreadable",

@@ -330,6 +330,7 @@ impl House {
                 )]),
                 allow: None,
             },
+            calendars: BTreeMap::new(),
             outbox: Outbox {
                 store: dir.path().join("state/tidings.db"),
                 first: Duration::from_secs(60),
@@ -340,6 +341,7 @@ impl House {
             },
             limits: None,
             state: dir.path().join("state"),
+            ground: tidings::ground::Ground::default(),
         };
         House {
             dir,

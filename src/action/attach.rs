@@ -191,7 +191,7 @@ pub fn leave_out(gathered: &mut Attachments, max_size: u64, why: &str) {
 
 /// Packs files into an archive that has no name on disk.
 pub fn pack(files: &[Open], settings: &Settings) -> io::Result<Open> {
-    let scratch = scratch(&settings.state)?;
+    let scratch = scratch(&settings.ground.at(&settings.state))?;
     let mut archive = Archive::new(io::BufWriter::new(&scratch));
     for open in files {
         let time = jiff::Timestamp::from_second(open.mtime.0)
@@ -254,7 +254,7 @@ fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<()
             });
             return Ok(());
         };
-        let mut open = written_out(log).map_err(|error| unreadable(log, &error))?;
+        let mut open = written_out(log, with).map_err(|error| unreadable(log, &error))?;
         if let Some(job) = with.facts["job"]["name"].as_str() {
             open.shown.name = safe_name(format!("{job}.log").as_ref());
         }
@@ -266,10 +266,10 @@ fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<()
         return Ok(()); // `{{#if file}}{{file.path}}{{/if}}` without a file
     }
     let open = match (with.file, text.literal()) {
-        (Some(file), None) if rendered == shown(file.path().as_os_str()) => settled(file)?,
+        (Some(file), None) if rendered == shown(file.path().as_os_str()) => settled(file, with)?,
         (_, Some(_)) => {
             let path = with.settings.dir.join(&rendered);
-            written_out(&path).map_err(|error| unreadable(&path, &error))?
+            written_out(&path, with).map_err(|error| unreadable(&path, &error))?
         }
         (file, None) => made_by_template(&rendered, file, with)?,
     };
@@ -297,9 +297,10 @@ fn unreadable(path: &Path, error: &io::Error) -> Reason {
 }
 
 /// The event's file, as it settled.
-fn settled(file: &FileRef) -> Result<Open, Reason> {
+fn settled(file: &FileRef, with: &Places<'_>) -> Result<Open, Reason> {
     let path = file.path();
-    let open = below(&file.root, &file.relative).and_then(|handle| Open::new(handle, &path));
+    let open = below(&with.settings.ground.at(&file.root), &file.relative)
+        .and_then(|handle| Open::new(handle, &path));
     let open = open.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Reason {
             steps: vec!["Put the file back, then retry the mail; or cancel it.".to_owned()],
@@ -335,7 +336,13 @@ fn made_by_template(rendered: &str, file: Option<&FileRef>, with: &Places<'_>) -
     let roots = file.map(|file| &file.root).into_iter().chain([dir]);
     for root in roots {
         if let Ok(relative) = path.strip_prefix(root) {
-            return below(root, relative)
+            let ground = &with.settings.ground;
+            let root = if ground.to_read(&path) == path {
+                root.into()
+            } else {
+                ground.at(root)
+            };
+            return below(&root, relative)
                 .and_then(|handle| Open::new(handle, &path))
                 .map_err(|error| unreadable(&path, &error));
         }
@@ -359,8 +366,9 @@ const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY);
 
 /// A path written out in the rule.
-fn written_out(path: &Path) -> io::Result<Open> {
-    let file = rustix::fs::open(path, OPEN, Mode::empty())?;
+fn written_out(path: &Path, with: &Places<'_>) -> io::Result<Open> {
+    let place = with.settings.ground.to_read(path);
+    let file = rustix::fs::open(&*place, OPEN, Mode::empty())?;
     Open::new(File::from(file), path)
 }
 

@@ -8,6 +8,7 @@
 
 use crate::action::FileStep;
 use crate::event::{FileRef, shown};
+use crate::ground::Ground;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -75,12 +76,12 @@ pub enum FileError {
     },
 }
 
-/// Does one step. Blocks; not for a runtime's thread.
-pub fn perform(step: &FileStep, file: &FileRef) -> Result<FileDone, FileError> {
+/// Does one step, on the files of `ground`. Blocks; not for a runtime's thread.
+pub fn perform(step: &FileStep, file: &FileRef, ground: &Ground) -> Result<FileDone, FileError> {
     match step {
-        FileStep::Move(target) => to_target(file, &Target::of(target, file), true),
-        FileStep::Copy(target) => to_target(file, &Target::of(target, file), false),
-        FileStep::Delete => delete(file),
+        FileStep::Move(target) => to_target(file, &Target::of(target, file, ground), true),
+        FileStep::Copy(target) => to_target(file, &Target::of(target, file, ground), false),
+        FileStep::Delete => delete(file, ground),
     }
 }
 
@@ -88,21 +89,24 @@ pub fn perform(step: &FileStep, file: &FileRef) -> Result<FileDone, FileError> {
 struct Target {
     folder: PathBuf,
     name: OsString,
+    ground: Ground,
 }
 
 impl Target {
     /// A path that ends in `/`, or is a folder, takes the file under its own name.
-    fn of(path: &Path, file: &FileRef) -> Target {
+    fn of(path: &Path, file: &FileRef, ground: &Ground) -> Target {
         let own = file.relative.file_name().unwrap_or_default().to_owned();
-        let is_folder = path.as_os_str().as_bytes().ends_with(b"/") || path.is_dir();
+        let is_folder = path.as_os_str().as_bytes().ends_with(b"/") || ground.at(path).is_dir();
         match path.file_name() {
             Some(name) if !is_folder => Target {
                 folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
                 name: name.to_owned(),
+                ground: ground.clone(),
             },
             _ => Target {
                 folder: path.to_owned(),
                 name: own,
+                ground: ground.clone(),
             },
         }
     }
@@ -139,13 +143,14 @@ impl Target {
             path: show(&self.folder),
             source,
         };
-        let made = first_missing(&self.folder);
-        std::fs::create_dir_all(&self.folder).map_err(|error| failed("make the folder", error))?;
+        let folder = self.ground.at(&self.folder);
+        let made = first_missing(&folder);
+        std::fs::create_dir_all(&folder).map_err(|error| failed("make the folder", error))?;
         if let Some(parent) = made.as_deref().and_then(Path::parent) {
             // The new folder itself must outlast a power cut as the file in it does.
             let _ = File::open(parent).and_then(|parent| parent.sync_all());
         }
-        open_folder(rustix::fs::CWD, self.folder.as_os_str(), false)
+        open_folder(rustix::fs::CWD, folder.as_os_str(), false)
             .map_err(|error| failed("open the folder", error.into()))
     }
 }
@@ -166,7 +171,7 @@ struct Source {
 
 impl Source {
     /// Opens the folder below the root. `None`: a folder on the way is gone.
-    fn open(file: &FileRef) -> Result<Option<Source>, FileError> {
+    fn open(file: &FileRef, ground: &Ground) -> Result<Option<Source>, FileError> {
         let failed = |source: Errno| FileError::System {
             what: "open the folder of",
             path: show(&file.path()),
@@ -182,7 +187,7 @@ impl Source {
         let Some(name) = names.pop() else {
             return Err(failed(Errno::INVAL));
         };
-        let mut folder = match open_folder(rustix::fs::CWD, file.root.as_os_str(), false) {
+        let mut folder = match open_folder(rustix::fs::CWD, ground.at(&file.root).as_os_str(), false) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(failed(error)),
@@ -253,14 +258,14 @@ fn system(what: &'static str, path: &Path, source: impl Into<io::Error>) -> File
     }
 }
 
-fn delete(file: &FileRef) -> Result<FileDone, FileError> {
+fn delete(file: &FileRef, ground: &Ground) -> Result<FileDone, FileError> {
     let done = |summary: String| FileDone {
         file: None,
         gone: Some(file.clone()),
         summary,
     };
     let path = file.path();
-    let there = match Source::open(file)? {
+    let there = match Source::open(file, ground)? {
         Some(source) => source.stat(file)?.map(|stat| (source, stat)),
         None => None,
     };
@@ -326,7 +331,7 @@ fn to_target(file: &FileRef, target: &Target, moved: bool) -> Result<FileDone, F
     let folder = target.open()?;
     let at_target =
         |name: &OsStr| stat_at(&folder, name).map_err(|error| system("look at", &target.path(name), error));
-    let there = match Source::open(file)? {
+    let there = match Source::open(file, &target.ground)? {
         Some(source) => source.stat(file)?.map(|stat| (source, stat)),
         None => None,
     };
@@ -561,6 +566,7 @@ mod tests {
             let target = Target {
                 folder: "/".into(),
                 name: name.into(),
+                ground: Ground::default(),
             };
             target.candidate(number).into_string().unwrap()
         };

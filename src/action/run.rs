@@ -12,6 +12,7 @@ use crate::action::{Run, Work};
 use crate::clock::Clock;
 use crate::entry::EntryId;
 use crate::event::{FileRef, shown};
+use crate::ground::Ground;
 use crate::source::job::JobReport;
 use jiff::SignedDuration;
 use serde_json::{Map, Value};
@@ -22,6 +23,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -51,6 +53,39 @@ pub struct Performing {
     pub stop: CancellationToken,
     /// What time it is.
     pub clock: Clock,
+    /// Where files really lie.
+    pub ground: Ground,
+    /// Who runs commands.
+    pub commands: Commands,
+}
+
+/// Who runs commands.
+#[derive(Clone, Debug, Default)]
+pub enum Commands {
+    /// This machine.
+    #[default]
+    Real,
+    /// Nobody: a test of rules says how each ends.
+    Scripted(Arc<dyn Script>),
+}
+
+/// How commands end that nobody runs.
+pub trait Script: Send + Sync + std::fmt::Debug {
+    /// How this attempt at `run` ends, asked when it begins.
+    fn end(&self, job: &str, run: &Run, file: Option<&FileRef>) -> Scripted;
+}
+
+/// How a command ends that nobody runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scripted {
+    /// Its exit code; `None` with a signal.
+    pub exit: Option<i32>,
+    /// The signal that ends it.
+    pub signal: Option<String>,
+    /// What it says.
+    pub output: String,
+    /// How long it takes. Beyond its time limit, that ends it.
+    pub takes: Duration,
 }
 
 /// Runs a command up to `1 + retries` times, until it ends well. `file` is where the event's file is
@@ -65,14 +100,20 @@ pub async fn perform(
     let mut wait = run.retry_wait;
     let mut attempt = 1;
     loop {
-        let mut report = once(run, work, facts, file, context, attempt).await;
+        let mut report = match &context.commands {
+            Commands::Real => once(run, work, facts, file, context, attempt).await,
+            Commands::Scripted(script) => {
+                let end = script.end(&work.job, run, file);
+                scripted(end, run, work, context, attempt).await
+            }
+        };
         if report.ok || attempt > run.retries {
             return report;
         }
         if !context.stop.is_cancelled() {
             tokio::select! {
                 () = context.stop.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = context.clock.sleep(wait) => {}
             }
         }
         if context.stop.is_cancelled() {
@@ -83,6 +124,56 @@ pub async fn perform(
         }
         wait = wait.saturating_mul(2);
         attempt += 1;
+    }
+}
+
+/// An attempt that nobody makes: it takes its time and ends as it is told.
+async fn scripted(end: Scripted, run: &Run, work: &Work, context: &Performing, attempt: u32) -> JobReport {
+    let started = context.clock.now();
+    let takes = end.takes.min(run.timeout);
+    let timed_out = end.takes > run.timeout;
+    if !takes.is_zero() {
+        tokio::select! {
+            () = context.clock.sleep(takes) => {}
+            () = context.stop.cancelled() => {}
+        }
+    }
+    let name = context
+        .entry
+        .map_or_else(|| "job".to_owned(), |entry| entry.to_string());
+    let logs = context.ground.at(&context.logs).into_owned();
+    let log = output::create_log(&logs, &name).await.ok();
+    let mut capture = Capture::new(log, run.log_limit);
+    capture.push(end.output.as_bytes()).await;
+    let output = capture.finish(false).await;
+    JobReport {
+        name: work.job.clone(),
+        ok: !timed_out && end.signal.is_none() && end.exit == Some(0),
+        exit_code: end.exit.filter(|_| !timed_out),
+        signal: if timed_out {
+            Some("SIGTERM".to_owned())
+        } else {
+            end.signal.clone()
+        },
+        duration: takes.as_secs_f64(),
+        attempt,
+        timed_out,
+        summary: match (timed_out, &end.signal) {
+            (true, _) => over_limit(run.timeout),
+            (false, Some(signal)) => format!("was ended by {signal}"),
+            (false, None) => format!("ended with exit code {}", end.exit.unwrap_or_default()),
+        },
+        output_tail: output.tail,
+        output_incomplete: output.cut,
+        log: output
+            .log
+            .and_then(|path| Some(context.logs.join(path.file_name()?)))
+            .map(|path| shown(path.as_os_str())),
+        started: started.to_string(),
+        ended: context.clock.now().to_string(),
+        command: shown_command(&run.command),
+        entry: context.entry,
+        ..JobReport::default()
     }
 }
 

@@ -156,7 +156,7 @@ pub async fn perform(work: &Work, context: &Performing) -> Done {
                 said.push(ended.summary.clone());
                 report = Some(ended);
             }
-            Step::File(step) => match file_step(step.clone(), file.clone()).await {
+            Step::File(step) => match file_step(step.clone(), file.clone(), context).await {
                 Ok(done) => {
                     file = done.file;
                     gone.extend(done.gone);
@@ -191,11 +191,12 @@ pub async fn perform(work: &Work, context: &Performing) -> Done {
     Done { report, file, gone }
 }
 
-async fn file_step(step: FileStep, file: Option<FileRef>) -> Result<FileDone, String> {
+async fn file_step(step: FileStep, file: Option<FileRef>, context: &Performing) -> Result<FileDone, String> {
     let Some(file) = file else {
         return Err(format!("there is no file to {}", verb(&step)));
     };
-    tokio::task::spawn_blocking(move || file::perform(&step, &file))
+    let ground = context.ground.clone();
+    tokio::task::spawn_blocking(move || file::perform(&step, &file, &ground))
         .await
         .map_err(|error| format!("a fault of ours ended it: {error}"))?
         .map_err(|error| error.to_string())

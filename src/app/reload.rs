@@ -4,7 +4,7 @@
 //! the plans swapped, one after the other, none of which can fail. What was admitted under the old setup
 //! stays as it is.
 
-use super::{Options, close_cases, oauth_accounts, plan_of, rules_plan_of, schedules_of};
+use super::{Options, close_cases, expectations_of, oauth_accounts, plan_of, rules_plan_of, schedules_of};
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::delivery;
@@ -12,6 +12,7 @@ use crate::dispatch;
 use crate::oauth::keeper::Keeper;
 use crate::rule::load::{self, Away, Setup};
 use crate::sender::Senders;
+use crate::source::absence::Handle as AbsenceHandle;
 use crate::source::file::Handle as FilesHandle;
 use crate::source::file::status::{self, Mode, WatchStatus};
 use crate::source::schedule::Handle as SchedulesHandle;
@@ -35,6 +36,7 @@ pub(super) struct Live {
     pub(super) delivery: watch::Sender<Arc<delivery::Plan>>,
     pub(super) files: FilesHandle,
     pub(super) schedules: SchedulesHandle,
+    pub(super) absence: AbsenceHandle,
     /// Ids of the watches.
     pub(super) watched: Vec<String>,
 }
@@ -131,6 +133,7 @@ impl Live {
         self.delivery
             .send_replace(Arc::new(plan_of(&settings, &rules, senders)));
         self.schedules.replace(schedules_of(&rules));
+        let expectations = expectations_of(&rules);
         self.rules.send_replace(Arc::new(rules_plan_of(
             settings.clone(),
             templates,
@@ -138,6 +141,7 @@ impl Live {
             &watches,
         )));
         self.files.replace(watches);
+        self.absence.replace(expectations);
         self.watched = watched;
         close_cases(store, &settings).await;
         self.settings.send_replace(Arc::new(settings));

@@ -1,10 +1,12 @@
 //! `tidings check`: every problem of a setup at once.
 
 use super::{Exit, Global, out, show as words, tell};
-use crate::config::diagnostic::Problem;
+use crate::config::diagnostic::{self, Problem};
 use crate::rule::load::{self, Setup};
+use crate::trial;
 use serde_json::json;
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 /// Options of `tidings check`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +20,7 @@ pub struct Args {
 pub async fn run(global: &Global, args: Args) -> Exit {
     let dir = global.setup();
     // Reading a hostile setup takes a moment; the runtime has other things to do.
-    let Ok(result) = tokio::task::spawn_blocking(move || load::setup(&dir)).await else {
+    let Ok(result) = tokio::task::spawn_blocking(move || whole(&dir)).await else {
         return Exit::Software;
     };
     let problems = match &result {
@@ -42,6 +44,19 @@ pub async fn run(global: &Global, args: Args) -> Exit {
         Ok(_) => Exit::Done,
         Err(_) => Exit::Config,
     }
+}
+
+/// The setup, and the tests of its rules.
+fn whole(dir: &Path) -> Result<Setup, Vec<Problem>> {
+    let mut setup = load::setup(dir)?;
+    let mut problems = std::mem::take(&mut setup.warnings);
+    trial::load::load(&setup.settings.dir.clone(), &setup, &mut problems);
+    diagnostic::sort(&mut problems);
+    if problems.iter().any(Problem::is_error) {
+        return Err(problems);
+    }
+    setup.warnings = problems;
+    Ok(setup)
 }
 
 /// Shows problems to a person, an empty line behind each.

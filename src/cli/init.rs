@@ -12,11 +12,17 @@ pub struct Args {
 }
 
 /// The files of a new setup. The rules are those that ship.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 10] = [
     ("tidings.yaml", include_str!("init/tidings.yaml")),
     ("rules/drop.yaml", include_str!("../../rules/drop.yaml")),
     ("rules/jobs.yaml", include_str!("../../rules/jobs.yaml")),
     ("rules/trouble.yaml", include_str!("../../rules/trouble.yaml")),
+    ("rules/drop.test.yaml", include_str!("../../rules/drop.test.yaml")),
+    ("rules/jobs.test.yaml", include_str!("../../rules/jobs.test.yaml")),
+    (
+        "rules/trouble.test.yaml",
+        include_str!("../../rules/trouble.test.yaml"),
+    ),
     ("templates/README.md", include_str!("init/templates.md")),
     // Kept by version control, left alone by the rule: a checkout without the folder would not pass.
     ("drop/.gitkeep", ""),

@@ -19,6 +19,7 @@ pub mod schema;
 pub mod send;
 pub mod show;
 pub mod status;
+pub mod test;
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;
@@ -70,6 +71,8 @@ pub enum Command {
     Reload(run::ReloadArgs),
     /// Settings, rules and templates: every problem, with file, line, column, hint
     Check(check::Args),
+    /// Play the tests of rules: what happens, and what must follow, a day in a moment
+    Test(test::Args),
     /// What would fire and what would be sent; why a mail was or was not sent
     Explain(explain::Args),
     /// The mails of a rule as they would leave, with sample facts
@@ -191,6 +194,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Run(args) => run::run(global, args).await,
         Command::Reload(args) => run::reload(global, args).await,
         Command::Check(args) => check::run(global, args).await,
+        Command::Test(args) => test::run(global, args).await,
         Command::Explain(args) => explain::run(global, args).await,
         Command::Preview(args) => preview::run(global, args).await,
         Command::Send(args) => send::run(global, args).await,

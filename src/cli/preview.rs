@@ -361,7 +361,8 @@ fn own(sample: &mut Value, rule: &Rule, branch: Option<Branch>) {
         "description": rule.description.as_deref().unwrap_or_default(),
     });
     sample["host"] = json!(crate::app::host());
-    if branch.is_some() {
+    let own_work = branch.is_some() && sample.get("expected").is_none() && sample.get("job").is_some();
+    if own_work {
         sample["job"]["name"] = json!(rule.name);
     }
 }

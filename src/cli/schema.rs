@@ -16,8 +16,10 @@ pub struct Args {
 enum Of {
     /// tidings.yaml
     Settings,
-    /// A file in rules/
+    /// A file rules/*.yaml
     Rules,
+    /// A file rules/*.test.yaml
+    Tests,
 }
 
 /// Prints the JSON Schema.
@@ -25,6 +27,7 @@ pub async fn run(_global: &Global, args: Args) -> Exit {
     let schema = match args.of {
         Of::Settings => &*schema::SETTINGS,
         Of::Rules => &*schema::RULES,
+        Of::Tests => &*schema::TESTS,
     };
     out(format_args!("{schema:#}"));
     Exit::Done

@@ -5,6 +5,7 @@
 //! understood, so that nobody complains about its consequences.
 
 pub mod account;
+mod calendar;
 mod sign_in;
 
 use crate::config::diagnostic::Problem;
@@ -14,6 +15,7 @@ use crate::config::settings::{Defaults, Limits, Outbox, Recipients, Settings, Th
 use crate::config::shape::{self, Sound};
 use crate::config::{quantity, schema};
 use crate::entry::OnUnknown;
+use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
 use crate::suggest;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -44,6 +46,8 @@ pub struct Unsure {
     pub defaults: bool,
     /// Groups or allow-list.
     pub recipients: bool,
+    /// The calendars.
+    pub calendars: bool,
 }
 
 /// What checks share: where the setup is, and where complaints go.
@@ -68,6 +72,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
                 all_accounts: true,
                 defaults: true,
                 recipients: true,
+                calendars: true,
                 ..Unsure::default()
             },
         };
@@ -76,6 +81,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
     let mut unsure = Unsure {
         defaults: shape.damaged(&["defaults"]),
         recipients: shape.damaged(&["recipients"]),
+        calendars: shape.damaged(&["calendars"]),
         ..Unsure::default()
     };
     let outbox = checker.outbox(&at.key("outbox"), raw.outbox.unwrap_or_default());
@@ -85,6 +91,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         raw.recipients.unwrap_or_default(),
         &mut unsure,
     );
+    let calendars = checker.calendars(&at.key("calendars"), raw.calendars.unwrap_or_default());
     let mut accounts = BTreeMap::new();
     // An account whose shape is so damaged that nothing is left of it is still one that was meant.
     unsure.accounts.extend(shape.below("accounts").map(str::to_owned));
@@ -126,8 +133,10 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             defaults,
             recipients,
             outbox,
+            calendars,
             limits,
             state,
+            ground: Ground::default(),
         },
         scan_every,
         unsure,
@@ -159,8 +168,10 @@ fn empty(dir: &Path) -> Settings {
             on_unknown: OnUnknown::Resend,
             keep: Duration::from_secs(30 * 86_400),
         },
+        calendars: BTreeMap::new(),
         limits: Some(Limits::default()),
         state: dir.join("state"),
+        ground: Ground::default(),
     }
 }
 

@@ -15,8 +15,10 @@
 //! | [`check`] | raw settings become [`settings`] |
 //! | [`preset`] | what we know of Microsoft 365 and Google |
 //! | [`secret`] | where secrets come from |
+//! | [`calendar`] | named sets of days |
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
+pub mod calendar;
 pub mod check;
 pub mod diagnostic;
 pub mod document;

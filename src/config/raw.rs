@@ -4,10 +4,12 @@
 //! Texts with an inner form (addresses, times, globs, CEL) are plain strings here; what they mean is
 //! for `check` and `rule::load`, which know the place to complain about.
 
+pub mod absence;
 pub mod ladder;
 pub mod rules;
 pub mod settings;
 pub mod telling;
+pub mod tests;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};

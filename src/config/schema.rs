@@ -10,6 +10,9 @@ pub static SETTINGS: LazyLock<Value> = LazyLock::new(made::<raw::settings::Setti
 /// The schema of a file in `rules/`.
 pub static RULES: LazyLock<Value> = LazyLock::new(made::<raw::rules::Rules>);
 
+/// The schema of a file `rules/*.test.yaml`.
+pub static TESTS: LazyLock<Value> = LazyLock::new(made::<raw::tests::Tests>);
+
 fn made<T: schemars::JsonSchema>() -> Value {
     let mut schema = schemars::SchemaGenerator::default()
         .into_root_schema_for::<T>()

@@ -1,14 +1,17 @@
 //! Settings as they are meant: `tidings.yaml`, checked. Nothing here asks what was typed.
 
 use crate::advice::Provider;
+use crate::config::calendar::Calendar;
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
+use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
 use globset::GlobSet;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -25,10 +28,14 @@ pub struct Settings {
     pub recipients: Recipients,
     /// Where effects wait, and how long.
     pub outbox: Outbox,
+    /// Days on which deadlines do not count, by name.
+    pub calendars: BTreeMap<String, Arc<Calendar>>,
     /// The fuse; `None`: there is none.
     pub limits: Option<Limits>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
+    /// Where all these folders really lie: on this machine, but for tests of rules.
+    pub ground: Ground,
 }
 
 impl Settings {

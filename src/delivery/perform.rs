@@ -170,7 +170,7 @@ impl Performer {
             resend,
             pause,
             trouble,
-        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, random());
+        } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, self.random());
         match &settlement {
             Settlement::Accept(reason) => {
                 tracing::info!(entry = %entry.id, rule = %entry.rule, reply = reason.reply, "mail accepted");
@@ -244,6 +244,8 @@ impl Performer {
             entry: Some(entry.id),
             stop: self.stop.clone(),
             clock: self.clock.clone(),
+            ground: self.plan.ground.clone(),
+            commands: self.plan.commands.clone(),
         };
         let done = work::perform(&work, &context).await;
         let report = done.report;
@@ -375,6 +377,13 @@ impl Performer {
 /// The key of the case of a mail.
 fn mail_case(id: EntryId) -> String {
     format!("mail:{id}")
+}
+
+impl Performer {
+    /// How far a retry is spread. A clock that is moved by hand has no crowd on it, and repeats itself.
+    fn random(&self) -> f64 {
+        if self.clock.is_by_hand() { 0.5 } else { random() }
+    }
 }
 
 /// A number in 0.0 ..= 1.0. Without a random source, the middle: retries then only bunch up.

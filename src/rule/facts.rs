@@ -6,6 +6,9 @@
 //! | `file` | `file_arrives` |
 //! | `schedule` | `schedule` |
 //! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
+//! | `expected` | `file_missing`, which brings `file` when it is over, and `job_missing`, with `job` |
+//! | `folder` | `folder_backlog` |
+//! | `job` | `job_runs_long`, too |
 //! | `trouble` | `trouble` |
 //! | `case` | every trigger that opens a case, and the job triggers |
 //! | `group` | every mail of a rule with `group`: see [`gathered`] |
@@ -38,14 +41,27 @@ pub enum TriggerWord {
     Job,
     /// `trouble`: brings `trouble`.
     Trouble,
+    /// `file_missing`: brings `expected`, and `file` when it came.
+    FileMissing,
+    /// `folder_backlog`: brings `folder`.
+    FolderBacklog,
+    /// `job_missing`: brings `expected` and `job`.
+    JobMissing,
+    /// `job_runs_long`: brings `job`.
+    JobRunsLong,
 }
 
 impl TriggerWord {
-    const ALL: [TriggerWord; 4] = [
+    /// All of them.
+    pub const ALL: [TriggerWord; 8] = [
         TriggerWord::FileArrives,
         TriggerWord::Schedule,
         TriggerWord::Job,
         TriggerWord::Trouble,
+        TriggerWord::FileMissing,
+        TriggerWord::FolderBacklog,
+        TriggerWord::JobMissing,
+        TriggerWord::JobRunsLong,
     ];
 
     /// The fact it brings.
@@ -55,6 +71,9 @@ impl TriggerWord {
             TriggerWord::Schedule => "schedule",
             TriggerWord::Job => "job",
             TriggerWord::Trouble => "trouble",
+            TriggerWord::FileMissing | TriggerWord::JobMissing => "expected",
+            TriggerWord::FolderBacklog => "folder",
+            TriggerWord::JobRunsLong => "job",
         }
     }
 
@@ -62,7 +81,12 @@ impl TriggerWord {
     pub fn opens_case(self) -> bool {
         match self {
             TriggerWord::FileArrives | TriggerWord::Schedule => false,
-            TriggerWord::Job | TriggerWord::Trouble => true,
+            TriggerWord::Job
+            | TriggerWord::Trouble
+            | TriggerWord::FileMissing
+            | TriggerWord::FolderBacklog
+            | TriggerWord::JobMissing
+            | TriggerWord::JobRunsLong => true,
         }
     }
 
@@ -73,7 +97,24 @@ impl TriggerWord {
             TriggerWord::Schedule => "`schedule`",
             TriggerWord::Job => "`job_fails` (or another job trigger)",
             TriggerWord::Trouble => "`trouble`",
+            TriggerWord::FileMissing => "`file_missing`",
+            TriggerWord::FolderBacklog => "`folder_backlog`",
+            TriggerWord::JobMissing => "`job_missing`",
+            TriggerWord::JobRunsLong => "`job_runs_long`",
         }
+    }
+}
+
+impl TriggerWord {
+    /// Whether it opens cases, and `on_recovery` follows when they close.
+    pub fn is_absence(self) -> bool {
+        matches!(
+            self,
+            TriggerWord::FileMissing
+                | TriggerWord::FolderBacklog
+                | TriggerWord::JobMissing
+                | TriggerWord::JobRunsLong
+        )
     }
 }
 
@@ -86,6 +127,12 @@ impl From<&Trigger> for TriggerWord {
             | Trigger::JobFails(_)
             | Trigger::JobFinishes(_)
             | Trigger::JobRecovers(_) => TriggerWord::Job,
+            Trigger::Absence(expectation) => match expectation.kind() {
+                Kind::FolderBacklog => TriggerWord::FolderBacklog,
+                Kind::JobMissing => TriggerWord::JobMissing,
+                Kind::JobRunsLong => TriggerWord::JobRunsLong,
+                _ => TriggerWord::FileMissing,
+            },
             Trigger::Trouble(_) => TriggerWord::Trouble,
         }
     }
@@ -305,6 +352,10 @@ impl Vocabulary {
                     }}),
                 ),
                 TriggerWord::Job => ("", json!({})),
+                TriggerWord::FileMissing
+                | TriggerWord::FolderBacklog
+                | TriggerWord::JobMissing
+                | TriggerWord::JobRunsLong => absent(trigger, self.branch == Some(Branch::Recovery)),
             };
             if let Some(facts) = facts.as_object_mut() {
                 facts.extend(self.always_there(trigger));
@@ -312,7 +363,8 @@ impl Vocabulary {
                     facts.insert("case".to_owned(), sample_case());
                 }
             }
-            if trigger != TriggerWord::Job && self.branch.is_none() {
+            let over = trigger.is_absence() && self.branch == Some(Branch::Recovery);
+            if over || trigger != TriggerWord::Job && self.branch.is_none() {
                 samples.push(Sample { when, facts });
                 continue;
             }
@@ -330,6 +382,10 @@ impl Vocabulary {
 
     fn always_there(&self, trigger: TriggerWord) -> Map<String, Value> {
         let kind = match (trigger, self.branch) {
+            (TriggerWord::FileMissing, None | Some(Branch::Recovery)) => Kind::FileMissing,
+            (TriggerWord::FolderBacklog, None | Some(Branch::Recovery)) => Kind::FolderBacklog,
+            (TriggerWord::JobMissing, None | Some(Branch::Recovery)) => Kind::JobMissing,
+            (TriggerWord::JobRunsLong, None | Some(Branch::Recovery)) => Kind::JobRunsLong,
             (_, Some(Branch::Failure)) | (TriggerWord::Job, None) => Kind::JobFails,
             (_, Some(_)) => Kind::JobSucceeds,
             (TriggerWord::FileArrives, None) => Kind::FileArrives,
@@ -519,6 +575,87 @@ fn sample_file() -> Value {
         mtime_ns: 1_772_436_600_000_000_000,
     }
     .facts()
+}
+
+/// What an absence brings, while it lasts or when it is over.
+fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
+    let expected = |pattern: &str, folder: &str| {
+        json!({
+            "match": pattern, "folder": folder, "by": "07:00, mon-fri except holidays",
+            "deadline": "2026-03-02T07:00:00+01:00", "count": 1, "found": u8::from(over),
+            "late": if over { json!(5400) } else { Value::Null }, "missing_since": "2026-03-02T07:00:00+01:00",
+        })
+    };
+    match trigger {
+        TriggerWord::FolderBacklog => (
+            if over {
+                "the backlog is cleared"
+            } else {
+                "there is a backlog"
+            },
+            json!({ "folder": {
+                "path": "/srv/drop/invoices", "match": "*.pdf", "count": if over { 2 } else { 214 }, "bytes": 48_213_000,
+                "oldest": "invoice-0815.pdf", "oldest_age": 7_800, "since": "2026-03-02T08:30:00+01:00", "cleared": over,
+            }}),
+        ),
+        TriggerWord::JobRunsLong => {
+            let report = JobReport {
+                ok: false,
+                exit_code: None,
+                duration: 3_700.0,
+                summary: if over {
+                    "ended after 1 h 1 min"
+                } else {
+                    "still runs after 1 h 1 min"
+                }
+                .to_owned(),
+                output_tail: String::new(),
+                log: None,
+                command: String::new(),
+                entry: None,
+                ended: if over { "2026-03-02T03:01:40+01:00" } else { "" }.to_owned(),
+                ..sample_job()
+            };
+            let mut job = job_facts(&report, over);
+            job["running_for"] = json!(3_700);
+            (
+                if over {
+                    "the job that ran long has ended"
+                } else {
+                    "a job runs long"
+                },
+                json!({ "job": job }),
+            )
+        }
+        TriggerWord::JobMissing => {
+            let job = if over {
+                ended_well(over)
+            } else {
+                let report = JobReport {
+                    name: "nightly-export".to_owned(),
+                    summary: "a report of nightly-export did not come by 2026-03-02 07:00 CET".to_owned(),
+                    ..JobReport::default()
+                };
+                job_facts(&report, false)
+            };
+            (
+                if over {
+                    "the missing job reports"
+                } else {
+                    "a job is missing"
+                },
+                json!({ "expected": expected("nightly-export", ""), "job": job }),
+            )
+        }
+        _ if over => (
+            "the missing file came",
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_file() }),
+        ),
+        _ => (
+            "a file is missing",
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices") }),
+        ),
+    }
 }
 
 fn job_facts(report: &JobReport, recovered: bool) -> Value {

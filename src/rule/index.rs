@@ -8,6 +8,7 @@
 //! | `file_arrives` | the watch that saw it | pattern, ignore, depth, size |
 //! | `schedule` | the rule's name | |
 //! | `job_*` | the job's name, or one set of all patterns | how it ended |
+//! | `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long` | the expectation's id | |
 //! | `trouble` | its kind | |
 //! | the outcome of a rule's work | the rule's name | how it ended |
 //!
@@ -77,6 +78,7 @@ pub struct Rules {
     by_name: HashMap<String, usize>,
     by_watch: HashMap<String, Vec<Bound>>,
     jobs: Jobs,
+    by_expectation: HashMap<String, Vec<Bound>>,
     troubles: HashMap<String, Vec<Bound>>,
     any_trouble: Vec<Bound>,
 }
@@ -128,6 +130,10 @@ impl Rules {
                             let exact = &mut index.jobs.exact;
                             exact.entry(pattern.to_owned()).or_default().push(bound);
                         }
+                    }
+                    Trigger::Absence(expectation) => {
+                        let of = index.by_expectation.entry(expectation.id.clone());
+                        of.or_default().push(bound);
                     }
                     Trigger::Trouble(kinds) if kinds.is_empty() => index.any_trouble.push(bound),
                     Trigger::Trouble(kinds) => {
@@ -218,6 +224,10 @@ impl Rules {
                     .collect()
             }
             Kind::JobSucceeds | Kind::JobFails => self.jobs.named(&happening.subject),
+            Kind::FileMissing | Kind::FolderBacklog | Kind::JobMissing | Kind::JobRunsLong => {
+                let of = self.by_expectation.get(&happening.source);
+                of.cloned().unwrap_or_default()
+            }
             Kind::Trouble => {
                 let kind = happening
                     .facts
@@ -249,7 +259,9 @@ impl Rules {
                 .file
                 .as_ref()
                 .is_some_and(|file| wanted.wants(&file.relative, file.size)),
-            Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Trouble(_) => true,
+            Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Absence(_) | Trigger::Trouble(_) => {
+                true
+            }
             Trigger::JobSucceeds(_) => event.happening.kind == Kind::JobSucceeds,
             Trigger::JobFails(_) => event.happening.kind == Kind::JobFails || self.over(bound, event),
             Trigger::JobRecovers(_) => event.happening.kind == Kind::JobSucceeds && event.recovers,

@@ -8,6 +8,7 @@
 //! | file | is about |
 //! |---|---|
 //! | [`trigger`] | `when:` and the watches it needs |
+//! | [`absence`] | those of them with a deadline or a limit |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
 //! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
@@ -15,6 +16,7 @@
 //! | [`ladder`] | `remind:`, `escalate:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
+pub mod absence;
 pub mod circle;
 pub mod ladder;
 pub mod mail;
@@ -70,6 +72,9 @@ pub enum Away {
     /// Bad luck: the setup is to run, and a share that is away must not keep the other rules from
     /// running. The watch itself tells when it comes back.
     BadLuck,
+    /// Of no account: the setup is tried out on a machine where it may never run. Programs are not looked for
+    /// either.
+    Elsewhere,
 }
 
 /// Reads and checks a whole setup, as `tidings check` does.
@@ -395,7 +400,7 @@ impl Loader<'_> {
             .0
             .iter()
             .enumerate()
-            .filter_map(|(index, trigger)| self.trigger(&when.item(index), trigger))
+            .filter_map(|(index, trigger)| self.trigger(&when.item(index), &name, trigger))
             .collect();
         let kinds: Vec<_> = raw.when.0.iter().map(trigger::word).collect();
         let data = Value::Object(raw.data.clone().unwrap_or_default());
@@ -545,8 +550,10 @@ impl Loader<'_> {
 
     /// A complaint about a folder that is not there: an error, or a warning where that may pass.
     fn away(&mut self, mut problem: Problem) {
-        if self.away == Away::BadLuck {
-            problem.severity = Severity::Warning;
+        match self.away {
+            Away::Mistake => {}
+            Away::BadLuck => problem.severity = Severity::Warning,
+            Away::Elsewhere => return,
         }
         self.complain(problem);
     }

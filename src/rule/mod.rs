@@ -16,6 +16,7 @@ use crate::rule::condition::Condition;
 use crate::rule::gather::Telling;
 use crate::rule::ladder::Ladder;
 use crate::source::Wanted;
+use crate::source::absence::Expectation;
 use crate::source::schedule::Schedule;
 use globset::GlobMatcher;
 use serde_json::Value;
@@ -81,6 +82,8 @@ pub enum Trigger {
     JobFinishes(GlobMatcher),
     /// It ended well for the first time since a failure.
     JobRecovers(GlobMatcher),
+    /// Something did not come by its deadline, or goes on for too long; its cases open and close.
+    Absence(Box<Expectation>),
     /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
     Trouble(Vec<String>),
 }

@@ -22,6 +22,7 @@ pub mod candidates;
 mod folder;
 pub mod record;
 pub mod status;
+pub mod stepped;
 mod sweep;
 
 use crate::clock::Clock;

@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | [`mod@file`] | files that settled in a watched folder | [`watch`] (a hint), [`scan`] (the truth), [`settle`] (when a writer is done) |
 //! | [`schedule`] | calendar times | the wall clock |
+//! | [`absence`] | what did not come, and what goes on for too long | the journal, the watches, the wall clock |
 //! | [`job`] | jobs that ended | what delivery settled, and `tidings exec` |
 
+pub mod absence;
 pub mod file;
 pub mod fs_kind;
 pub mod job;

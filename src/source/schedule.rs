@@ -491,8 +491,13 @@ impl ScheduleSource {
         self.take(LOOK_GRACE).await
     }
 
+    /// Records what is due at this instant, as the daemon does. Returns the number of new events.
+    pub async fn tick(&mut self) -> Result<usize, StoreError> {
+        self.take(GRACE).await
+    }
+
     /// When the next slot comes.
-    fn wake(&self) -> Option<Timestamp> {
+    pub fn wake(&self) -> Option<Timestamp> {
         let until = self.until.as_ref()?;
         self.schedules
             .iter()

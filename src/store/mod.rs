@@ -590,6 +590,19 @@ pub struct SeenFile {
     pub gone: bool,
 }
 
+/// A file that lies in a watched folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lying {
+    /// The path below the folder, byte for byte.
+    pub relative: PathBuf,
+    /// Bytes when last seen.
+    pub size: u64,
+    /// Modification time when last seen, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Since when it is known as it is.
+    pub since: Timestamp,
+}
+
 /// A watch the store remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchMemory {

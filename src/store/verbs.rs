@@ -7,11 +7,11 @@ use crate::entry::{self, Body, Entry, EntryId, Fence, Leased, NewEntry, Settleme
 use crate::event::{Event, EventId, NewEvent};
 use crate::store::spool::{ORPHAN_AGE, Spool};
 use crate::store::sqlite::writer::{Tx, Urgency};
-use crate::store::sqlite::{self, Sqlite};
+use crate::store::sqlite::{self, Durable, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, NewCase, Purged, Recorded, Recovery, RuleVerdict, SeenFile, Store,
-    StoreError, WatchMemory,
+    Grant, INLINE_LIMIT, Inner, Lane, Lying, NewCase, Purged, Recorded, Recovery, RuleVerdict, SeenFile,
+    Store, StoreError, WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -29,11 +29,21 @@ impl Store {
     ///
     /// Refuses a newer schema, another program's database, and a network file system.
     pub async fn open(path: &Path, clock: Clock) -> Result<Store, StoreError> {
+        Store::open_as(path, Durable::Yes, clock).await
+    }
+
+    /// The same for a test of rules: nothing waits for the disk, so a power cut loses what was promised. Never
+    /// for a state that is to be kept.
+    pub async fn open_for_a_trial(path: &Path, clock: Clock) -> Result<Store, StoreError> {
+        Store::open_as(path, Durable::No, clock).await
+    }
+
+    async fn open_as(path: &Path, durable: Durable, clock: Clock) -> Result<Store, StoreError> {
         let path = path.to_owned();
         let (changes, _) = watch::channel(0);
         let ticks = changes.clone();
         let opened = blocking(move || {
-            let sqlite = Sqlite::open(&path, ticks)?;
+            let sqlite = Sqlite::open(&path, durable, ticks)?;
             let folder = sqlite::folder_of(sqlite.path()).join("spool");
             let spool = Spool::open(folder.clone()).map_err(|source| StoreError::File {
                 what: "cannot create the spool",
@@ -271,6 +281,13 @@ impl Store {
     pub async fn seen(&self, watch: &str) -> Result<Vec<SeenFile>, StoreError> {
         let watch = watch.to_owned();
         self.read(move |connection| files::seen(connection, &watch)).await
+    }
+
+    /// What lies in a watched folder, as far as it is known, and since when.
+    pub async fn lying(&self, watch: &str) -> Result<Vec<Lying>, StoreError> {
+        let watch = watch.to_owned();
+        self.read(move |connection| files::lying(connection, &watch))
+            .await
     }
 
     /// What a watch knows of one file; one that is gone too.

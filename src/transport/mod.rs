@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`smtp`] | 2xx to the final dot | yes |
 //! | [`mod@file`] | the file and its folder are synced | no, all or none |
+//! | [`stand_in`] | as a test of rules says | as it says |
 //!
 //! A transport knows no OAuth2: it is handed a [`Login`]. It knows no outbox: before the point of no
 //! return it asks a [`Gate`], and only goes on when that is open.
@@ -11,6 +12,7 @@
 pub mod dialogue;
 pub mod file;
 pub mod smtp;
+pub mod stand_in;
 pub mod tls;
 pub mod transcript;
 

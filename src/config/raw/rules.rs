@@ -1,5 +1,6 @@
 //! `rules/*.yaml`, as written.
 
+use crate::config::raw::absence::{FileMissing, FolderBacklog, JobMissing, JobRunsLong};
 use crate::config::raw::ladder::{Remind, Rung};
 use crate::config::raw::telling::{Group, QuietHours, Throttle};
 use crate::config::raw::{Glob, Many, Size, Template, Time};
@@ -75,6 +76,14 @@ pub enum Trigger {
     JobFinishes(Job),
     /// A job with such a name ended well for the first time since a failure.
     JobRecovers(Job),
+    /// No such file came by a deadline; over when it comes.
+    FileMissing(Box<FileMissing>),
+    /// Too many files, or too old ones, lie in a folder; over when they are cleared away.
+    FolderBacklog(Box<FolderBacklog>),
+    /// A job did not report by a deadline; over when it does.
+    JobMissing(Box<JobMissing>),
+    /// A job still runs after the time it should need; over when it ends.
+    JobRunsLong(JobRunsLong),
     /// Something of ours needs a person.
     Trouble(Trouble),
 }

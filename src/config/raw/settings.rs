@@ -1,5 +1,6 @@
 //! `tidings.yaml`, as written.
 
+use crate::config::raw::absence::Calendar;
 use crate::config::raw::{Many, Secret, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -22,6 +23,8 @@ pub struct Settings {
     pub recipients: Option<Recipients>,
     /// Where events and mails are kept until they are done, and how often they are tried.
     pub outbox: Option<Outbox>,
+    /// Days on which deadlines do not count, by name: `except: NAME` of a rule.
+    pub calendars: Option<BTreeMap<String, Calendar>>,
     /// The fuse: how many mails of one rule may go in an hour, or `none`. Default: 1000, then hold.
     pub limits: Option<Limits>,
 }

@@ -181,7 +181,9 @@ fn job_pattern(trigger: &Trigger) -> Option<&globset::GlobMatcher> {
         | Trigger::JobFails(pattern)
         | Trigger::JobFinishes(pattern)
         | Trigger::JobRecovers(pattern) => Some(pattern),
-        Trigger::FileArrives { .. } | Trigger::Schedule(_) | Trigger::Trouble(_) => None,
+        Trigger::FileArrives { .. } | Trigger::Schedule(_) | Trigger::Absence(_) | Trigger::Trouble(_) => {
+            None
+        }
     }
 }
 

@@ -14,7 +14,16 @@ const MORNING: Time = Time::constant(8, 0, 0, 0);
 
 /// Whether the events of a trigger open cases, or are taken for such: a job that fails is one until it ends well.
 pub fn opens_case(trigger: &rules::Trigger) -> bool {
-    matches!(trigger, rules::Trigger::JobFails(_) | rules::Trigger::Trouble(_))
+    use rules::Trigger;
+    matches!(
+        trigger,
+        Trigger::JobFails(_)
+            | Trigger::Trouble(_)
+            | Trigger::FileMissing(_)
+            | Trigger::FolderBacklog(_)
+            | Trigger::JobMissing(_)
+            | Trigger::JobRunsLong(_)
+    )
 }
 
 /// What a rule's ladder is checked against.

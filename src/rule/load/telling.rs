@@ -86,7 +86,7 @@ impl Loader<'_> {
         let days = raw
             .days
             .as_ref()
-            .map(|Many(days)| self.days(&at.key("days"), days))
+            .map(|Many(days)| self.weekdays(&at.key("days"), days))
             .unwrap_or_default();
         let zone = self.zone(at, raw.timezone.as_deref());
         let (from, to) = (from?, to?);
@@ -128,7 +128,7 @@ impl Loader<'_> {
     }
 
     /// Days of the week: `mon`, `mon-fri`, `sat-sun`, and lists of these.
-    fn days(&mut self, at: &At<'_>, raw: &[String]) -> Vec<Weekday> {
+    fn weekdays(&mut self, at: &At<'_>, raw: &[String]) -> Vec<Weekday> {
         let place = |word: &str| DAYS.iter().position(|(name, _)| *name == word.trim());
         let mut days = Vec::new();
         for (index, text) in raw.iter().enumerate() {

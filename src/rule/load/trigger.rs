@@ -28,6 +28,10 @@ pub fn word(raw: &raw::Trigger) -> TriggerWord {
         | raw::Trigger::JobFails(_)
         | raw::Trigger::JobFinishes(_)
         | raw::Trigger::JobRecovers(_) => TriggerWord::Job,
+        raw::Trigger::FileMissing(_) => TriggerWord::FileMissing,
+        raw::Trigger::FolderBacklog(_) => TriggerWord::FolderBacklog,
+        raw::Trigger::JobMissing(_) => TriggerWord::JobMissing,
+        raw::Trigger::JobRunsLong(_) => TriggerWord::JobRunsLong,
         raw::Trigger::Trouble(_) => TriggerWord::Trouble,
     }
 }
@@ -42,7 +46,7 @@ pub fn glob(pattern: &str) -> Result<Glob, String> {
 
 impl Loader<'_> {
     /// One trigger; `None` when it is wrong, which has been said.
-    pub(super) fn trigger(&mut self, at: &At<'_>, raw: &raw::Trigger) -> Option<Trigger> {
+    pub(super) fn trigger(&mut self, at: &At<'_>, rule: &str, raw: &raw::Trigger) -> Option<Trigger> {
         match raw {
             raw::Trigger::FileArrives(raw) => self.file_arrives(&at.key("file_arrives"), raw),
             raw::Trigger::Schedule(raw) => self.schedule(&at.key("schedule"), raw),
@@ -56,6 +60,10 @@ impl Loader<'_> {
             raw::Trigger::JobRecovers(job) => {
                 self.job(&at.key("job_recovers"), job).map(Trigger::JobRecovers)
             }
+            raw::Trigger::FileMissing(raw) => self.file_missing(&at.key("file_missing"), rule, raw),
+            raw::Trigger::FolderBacklog(raw) => self.folder_backlog(&at.key("folder_backlog"), rule, raw),
+            raw::Trigger::JobMissing(raw) => self.job_missing(&at.key("job_missing"), rule, raw),
+            raw::Trigger::JobRunsLong(raw) => self.job_runs_long(&at.key("job_runs_long"), rule, raw),
             raw::Trigger::Trouble(trouble) => {
                 let all = [
                     raw::TroubleOf::Account,
@@ -115,7 +123,7 @@ impl Loader<'_> {
         }
     }
 
-    fn job(&mut self, at: &At<'_>, raw: &raw::Job) -> Option<GlobMatcher> {
+    pub(super) fn job(&mut self, at: &At<'_>, raw: &raw::Job) -> Option<GlobMatcher> {
         let spot = at.key("job");
         let pattern = raw.job.0.as_str();
         match Glob::new(pattern) {
@@ -160,7 +168,7 @@ impl Loader<'_> {
         }
     }
 
-    fn file_arrives(&mut self, at: &At<'_>, raw: &raw::FileArrives) -> Option<Trigger> {
+    pub(super) fn file_arrives(&mut self, at: &At<'_>, raw: &raw::FileArrives) -> Option<Trigger> {
         let root = self.checker.path(&raw.folder);
         self.reachable(&at.key("in"), &root);
         let (matching, recursive) = self.matching(at, raw)?;

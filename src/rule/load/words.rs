@@ -15,12 +15,7 @@ pub struct Words {
     vague: bool,
 }
 
-const EVERY: [TriggerWord; 4] = [
-    TriggerWord::FileArrives,
-    TriggerWord::Schedule,
-    TriggerWord::Job,
-    TriggerWord::Trouble,
-];
+const EVERY: [TriggerWord; 8] = TriggerWord::ALL;
 
 impl From<Unknown> for Unsaid {
     fn from(unknown: Unknown) -> Unsaid {
@@ -120,6 +115,10 @@ fn shown(kind: TriggerWord) -> &'static str {
         TriggerWord::FileArrives => "`file_arrives`",
         TriggerWord::Schedule => "`schedule`",
         TriggerWord::Job => "a job",
+        TriggerWord::FileMissing => "`file_missing`",
+        TriggerWord::FolderBacklog => "`folder_backlog`",
+        TriggerWord::JobMissing => "`job_missing`",
+        TriggerWord::JobRunsLong => "`job_runs_long`",
         TriggerWord::Trouble => "`trouble`",
     }
 }

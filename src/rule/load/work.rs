@@ -3,8 +3,8 @@
 use crate::action::{Overlap, RunSpec, StepSpec};
 use crate::config::document::At;
 use crate::config::raw::{Template, rules as raw};
-use crate::rule::load::Loader;
 use crate::rule::load::words::Words;
+use crate::rule::load::{Away, Loader};
 use crate::template::Text;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -195,6 +195,9 @@ impl Loader<'_> {
         }
         if program.contains('/') {
             let path = self.checker.path(program);
+            if self.away == Away::Elsewhere && (parts > 1 || !program.contains(char::is_whitespace)) {
+                return;
+            }
             if path.exists() {
                 let runs = std::fs::metadata(&path)
                     .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0);
@@ -227,10 +230,11 @@ impl Loader<'_> {
             );
             return;
         }
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path)
-                .any(|folder: std::path::PathBuf| Path::new(&folder).join(program).is_file())
-        });
+        let found = self.away == Away::Elsewhere
+            || std::env::var_os("PATH").is_some_and(|path| {
+                std::env::split_paths(&path)
+                    .any(|folder: std::path::PathBuf| Path::new(&folder).join(program).is_file())
+            });
         if !found {
             self.complain(
                 at.warning(format!("there is no program `{program}` in PATH"))

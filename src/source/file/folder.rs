@@ -19,11 +19,13 @@ mod inherit;
 mod looks;
 mod remember;
 mod scans;
+mod step;
 
 use super::candidates::Candidates;
 use super::status::{self, Looked, Mode, WatchStatus};
 use super::sweep::{Arms, Progress, lock};
 use crate::clock::Clock;
+use crate::ground::Ground;
 use crate::pulse::Pulse;
 use crate::source::Watch;
 use crate::source::memory::Memory;
@@ -32,6 +34,7 @@ use crate::source::settle::LOOK;
 use crate::source::wanted::Wants;
 use crate::source::watch::{Hint, Watcher};
 use crate::store::{Store, StoreError};
+use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,6 +111,10 @@ pub struct Folder {
     store: Store,
     clock: Clock,
     origin: Instant,
+    /// The time when it began, for a clock that is moved by hand.
+    began: Timestamp,
+    /// Where the folder really lies.
+    ground: Ground,
     watcher: Option<Arc<Watcher>>,
     /// Why there is no watcher.
     unwatched: Option<String>,
@@ -137,6 +144,8 @@ pub struct Folder {
     stop: Arc<AtomicBool>,
     scanning: bool,
     reading: bool,
+    /// When the whole scan that runs began.
+    scan_began: Option<Timestamp>,
     wanted_scan: bool,
     next_scan: Duration,
     next_check: Duration,
@@ -168,6 +177,7 @@ impl Folder {
             Ok(watcher) => (Some(watcher), None),
             Err(why) => (None, Some(why)),
         };
+        let began = clock.now();
         let case = status::case(&watch.root);
         let status = WatchStatus {
             root: watch.root.clone(),
@@ -181,6 +191,7 @@ impl Folder {
             skipped: 0,
             unreadable: 0,
             last_scan: None,
+            scan_began: None,
             scan_ms: 0,
             last_event: None,
             folder: None,
@@ -192,6 +203,8 @@ impl Folder {
             store,
             clock,
             origin: Instant::now(),
+            began,
+            ground: Ground::default(),
             watcher,
             unwatched,
             once,
@@ -212,6 +225,7 @@ impl Folder {
             stop: Arc::default(),
             scanning: false,
             reading: false,
+            scan_began: None,
             wanted_scan: true,
             next_scan: Duration::ZERO,
             next_check: Duration::ZERO,
@@ -243,6 +257,9 @@ impl Folder {
     }
 
     fn now(&self) -> Duration {
+        if self.clock.is_by_hand() {
+            return Duration::try_from(self.clock.now().duration_since(self.began)).unwrap_or_default();
+        }
         self.origin.elapsed()
     }
 

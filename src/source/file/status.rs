@@ -49,6 +49,9 @@ pub struct WatchStatus {
     pub unreadable: u64,
     /// When the last full scan ended.
     pub last_scan: Option<Timestamp>,
+    /// When it began: what was there by then, it met.
+    #[serde(default)]
+    pub scan_began: Option<Timestamp>,
     /// How long it took, milliseconds.
     pub scan_ms: u64,
     /// When a file last arrived, since this process runs.

@@ -1,9 +1,9 @@
 //! Seen files, by watch and by the bytes of their relative path.
 
-use super::rows::{bytes, change, collect, first, path};
+use super::rows::{self, bytes, change, collect, first, path};
 use super::writer::Tx;
 use crate::event::FileRef;
-use crate::store::{SeenFile, StoreError, WatchMemory};
+use crate::store::{Lying, SeenFile, StoreError, WatchMemory};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row};
 use std::path::Path;
@@ -99,6 +99,24 @@ fn file(row: &Row<'_>) -> Result<SeenFile, StoreError> {
         arrivals: row.get(6)?,
         gone: row.get(7)?,
     })
+}
+
+/// What lies there, and since when it is known as it is.
+pub(in crate::store) fn lying(connection: &Connection, watch: &str) -> Result<Vec<Lying>, StoreError> {
+    collect(
+        connection,
+        "SELECT relative, size, mtime_ns, changed FROM seen WHERE watch = $1 AND gone = 0",
+        &[&watch],
+        usize::MAX,
+        |row| {
+            Ok(Some(Lying {
+                relative: path(row.get(0)?),
+                size: row.get::<_, i64>(1)?.cast_unsigned(),
+                mtime_ns: row.get(2)?,
+                since: rows::time(row, 3)?,
+            }))
+        },
+    )
 }
 
 /// All watches there ever were.

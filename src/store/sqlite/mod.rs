@@ -60,9 +60,22 @@ struct Readers {
     places: Arc<Semaphore>,
 }
 
+/// Whether what was promised outlasts a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durable {
+    /// It does.
+    Yes,
+    /// Nobody will ask: the store is thrown away after a test of rules.
+    No,
+}
+
 impl Sqlite {
     /// Opens the file, makes or migrates it, and starts its writer. Blocks on the disk.
-    pub(super) fn open(path: &Path, changes: watch::Sender<u64>) -> Result<Sqlite, StoreError> {
+    pub(super) fn open(
+        path: &Path,
+        durable: Durable,
+        changes: watch::Sender<u64>,
+    ) -> Result<Sqlite, StoreError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             return Err(StoreError::OldSqlite(rusqlite::version()));
         }
@@ -87,7 +100,7 @@ impl Sqlite {
         }
         create_private(&path).map_err(|e| failed("cannot open the store", &path, e))?;
         let mut connection = Connection::open_with_flags(&path, flags())?;
-        configure_writer(&connection)
+        configure_writer(&connection, durable)
             .and_then(|()| schema::migrate(&mut connection, &path))
             .map_err(|error| match error {
                 StoreError::Corrupt(source) => StoreError::Damaged {
@@ -175,7 +188,7 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
+fn configure_writer(connection: &Connection, durable: Durable) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -193,7 +206,11 @@ fn configure_writer(connection: &Connection) -> Result<(), StoreError> {
     if !mode.eq_ignore_ascii_case("wal") {
         tracing::warn!(mode, "the database would not change to WAL");
     }
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    let synchronous = match durable {
+        Durable::Yes => "FULL",
+        Durable::No => "OFF",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     // Savepoints must not need a file of their own: the disk may be full.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // The log is kept at the size it grew to, so that outcomes fit in it on a full disk; a burst that
@@ -244,7 +261,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Result<Sqlite, StoreError> {
-        Sqlite::open(path, watch::channel(0).0)
+        Sqlite::open(path, Durable::Yes, watch::channel(0).0)
     }
 
     fn mode(path: &Path) -> u32 {

@@ -515,7 +515,7 @@ mod tests {
             let path = folder.path().join("tidings.db");
             create_private(&path).unwrap();
             let mut connection = Connection::open_with_flags(&path, flags()).unwrap();
-            configure_writer(&connection).unwrap();
+            configure_writer(&connection, super::super::Durable::Yes).unwrap();
             schema::migrate(&mut connection, &path).unwrap();
             let pages: i64 = connection
                 .query_row("PRAGMA page_count", [], |row| row.get(0))
@@ -610,7 +610,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tidings.db");
         let (changes, _) = watch::channel(0);
-        let sqlite = super::super::Sqlite::open(&path, changes).unwrap();
+        let sqlite = super::super::Sqlite::open(&path, super::super::Durable::Yes, changes).unwrap();
         sqlite.writer.reserve(true).blocking_recv().unwrap();
         let log = folder.path().join("tidings.db-wal");
         assert!(std::fs::metadata(&log).unwrap().len() >= LOG);

@@ -22,7 +22,7 @@ impl Folder {
                 None => return,
             }
         }
-        let path = self.watch.root.clone();
+        let path = self.ground.at(&self.watch.root).into_owned();
         match self.blocking(move || Root::open(&path)).await {
             Some(Ok(root)) => self.found_root(root),
             Some(Err(away)) => self.go_away(away).await,

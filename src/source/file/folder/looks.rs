@@ -38,8 +38,9 @@ impl Folder {
             if !stands {
                 // "Not there" says nothing when the root itself is not.
                 self.next_check = Duration::ZERO;
+                let later = self.now() + LOOK;
                 for (path, ..) in answers {
-                    self.candidates.wait(&path, Some(self.origin.elapsed() + LOOK));
+                    self.candidates.wait(&path, Some(later));
                 }
                 return self.check_root().await;
             }

@@ -17,6 +17,7 @@ impl Folder {
     pub(super) fn start_scan(&mut self, root: &Arc<Root>, starts: Option<Vec<PathBuf>>) {
         if starts.is_none() {
             self.scanning = true;
+            self.scan_began = Some(self.clock.now());
             self.wanted_scan = false;
             if self.first == First::Due {
                 self.first = First::Running;
@@ -177,6 +178,7 @@ impl Folder {
 
     fn note_scan(&mut self, tally: Tally, took: Duration, unreadable: usize) {
         self.status.last_scan = Some(self.clock.now());
+        self.status.scan_began = self.scan_began;
         self.status.scan_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.status.folders = tally.folders;
         self.status.skipped = tally.skipped;
