@@ -674,7 +674,15 @@ async fn settling_takes_outcome_effect_files_and_cases_along_or_nothing(place: P
         .unwrap();
     let events = store.pending_events(9).await.unwrap();
     let keys: Vec<_> = events.iter().map(|event| event.happening.key.as_str()).collect();
-    assert_eq!(keys, ["trouble:account:office:1", "job:1", "trouble:mail:1:2"]);
+    assert_eq!(
+        keys,
+        [
+            "trouble:account:office:1",
+            "job:1",
+            "trouble:mail:1:2",
+            "trouble:account:office:1:closed"
+        ]
+    );
     let cases = store.open_cases().await.unwrap();
     assert_eq!(
         cases.iter().map(|case| case.key.as_str()).collect::<Vec<_>>(),
@@ -682,7 +690,7 @@ async fn settling_takes_outcome_effect_files_and_cases_along_or_nothing(place: P
     );
     let over = store.settle(id, leased.fence, later, also).await.unwrap_err();
     assert!(over.is_fenced(), "and nothing of it happens again: {over}");
-    assert_eq!(store.pending_events(9).await.unwrap().len(), 3);
+    assert_eq!(store.pending_events(9).await.unwrap().len(), 4);
     assert!(store.seen("w").await.unwrap()[0].gone);
     let again = claim_mail(&store).await;
     assert_eq!(again.effect, b"to the rest");
