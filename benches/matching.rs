@@ -39,9 +39,11 @@ fn rules(count: usize) -> Rules {
                 work: Vec::new(),
                 overlap: Overlap::Queue,
                 mails: Vec::new(),
+                emits: Vec::new(),
                 on_success: Outcome::default(),
                 on_failure: Outcome::default(),
                 on_recovery: Outcome::default(),
+                asks: tidings::rule::demand::Asks::default(),
                 ladder: tidings::rule::ladder::Ladder::default(),
                 telling: tidings::rule::gather::Telling::default(),
             })

@@ -9,6 +9,7 @@
 //! the wire is waited for, and the rest is given back. Asked again, what is on the wire is left: the next
 //! start lists it as `unknown`.
 
+pub mod alive;
 mod housekeeping;
 pub mod notify;
 mod reload;
@@ -108,6 +109,14 @@ pub struct Left {
     pub stopped: bool,
 }
 
+impl Left {
+    /// Whether it looked everywhere, did what could be done, and no account needs a person. Mails may
+    /// wait for a server.
+    fn is_well(&self) -> bool {
+        !self.stopped && self.accounts.is_empty() && self.blind.is_empty()
+    }
+}
+
 /// Every part, made and not yet started.
 pub struct App {
     options: Options,
@@ -155,7 +164,7 @@ impl App {
                 "the last run ended without a stop"
             );
         }
-        housekeeping::pick_up_reports(&settings, &store).await;
+        housekeeping::pick_up(&settings, &store).await;
         close_cases(&store, &settings).await;
 
         let keeper = Keeper::open(
@@ -279,6 +288,15 @@ impl App {
         } = self;
         let mut tasks = Tasks::new();
         let stopping = tasks.stop();
+        tasks.spawn(
+            "alive",
+            alive::run(
+                store.clone(),
+                live.settings.subscribe(),
+                progress.clone(),
+                stopping.clone(),
+            ),
+        );
         let mut supervisor = Supervisor::start(progress, delivery::NAME, stopping.clone());
         let looked = first_look(store.clone(), live.watched.clone(), clock.now());
         tasks.spawn("files", files.run(stopping.clone()));
@@ -393,6 +411,15 @@ impl App {
         // A renewal under way is waited for all the same: given up, somebody would have to sign in again.
         keeper.quiet().await;
         let left = left(&before, &after, &self.store.open_cases().await?, stopped);
+        if let Some(alive) = settings.alive.as_ref().filter(|_| left.is_well()) {
+            let called = tokio::select! {
+                called = alive::call(alive, None) => Some(called),
+                () = stop.soon.cancelled() => None,
+            };
+            if let Some(called) = called {
+                alive::note(&self.store, &called).await;
+            }
+        }
         housekeeping::forget(&self.store, &settings).await;
         Ok(left)
     }

@@ -30,20 +30,20 @@ pub mod perform;
 pub mod step;
 pub mod verdict;
 
-use crate::action::Overlap;
 use crate::action::run::Commands;
+use crate::action::{Overlap, Step, Work};
 use crate::clock::Clock;
 use crate::delivery::perform::{Freed, Performed, Performer, Stuck};
 use crate::delivery::verdict::Retry;
 use crate::entry::{EntryId, Fence, Kind, Leased, Reason, Settlement};
-use crate::event::FileRef;
+use crate::event::{FileRef, members};
 use crate::ground::Ground;
 use crate::pulse::Pulse;
 use crate::sender::Senders;
 use crate::sender::pace::Pacer;
 use crate::store::{Also, Store, StoreError};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,9 @@ const AHEAD: usize = 8;
 
 /// Runs of one lane left out at once.
 const SKIPPED: usize = 32;
+
+/// Most runs of one lane that wait here for other runs on their files.
+const BLOCKED: usize = 32;
 
 /// Jobs that may run at once, all together; but one of each lane always may.
 const JOBS: usize = 16;
@@ -194,6 +197,8 @@ pub struct Delivery {
     ours: BTreeMap<EntryId, Fence>,
     begun: HashMap<EntryId, Begun>,
     by_task: HashMap<tokio::task::Id, EntryId>,
+    /// The files that running commands work on.
+    on_files: BTreeMap<EntryId, Vec<PathBuf>>,
     underway: Underway,
     /// When something is due, if a time is known.
     next: Option<Timestamp>,
@@ -224,6 +229,7 @@ impl Delivery {
             ours: BTreeMap::new(),
             begun: HashMap::new(),
             by_task: HashMap::new(),
+            on_files: BTreeMap::new(),
             underway: Underway {
                 performers: JoinSet::new(),
                 claims: JoinSet::new(),
@@ -382,8 +388,13 @@ impl Delivery {
         };
         let mut left = room.now;
         while left > 0
-            && let Some(leased) = lane.waiting.pop_front()
+            && let Some(at) = free(&lane.waiting, &self.on_files)
+            && let Some(leased) = lane.waiting.remove(at)
         {
+            let files = run_on(&leased);
+            if !files.is_empty() {
+                self.on_files.insert(leased.entry.id, files);
+            }
             left -= 1;
             lane.running += 1;
             let sending = key.0 == Kind::Mail;
@@ -419,7 +430,12 @@ impl Delivery {
             lane.waiting.pop_front();
             self.ours.remove(&id);
         }
-        let wanted = (left + room.ahead).saturating_sub(lane.waiting.len());
+        let wanted = match key.0 {
+            Kind::Mail => (left + room.ahead).saturating_sub(lane.waiting.len()),
+            // Those that wait for another run on their file are no reason to begin nothing else.
+            Kind::Work if lane.waiting.len() < BLOCKED => left + room.ahead,
+            Kind::Work => 0,
+        };
         // Mails are claimed when half of what was claimed ahead is begun.
         if lane.more && !lane.claiming && wanted > room.ahead / 2 {
             (lane.more, lane.claiming) = (false, true);
@@ -504,6 +520,7 @@ impl Delivery {
         };
         let id = self.by_task.remove(&task)?;
         self.ours.remove(&id);
+        self.on_files.remove(&id);
         for file in performed.gone {
             // The source may have stopped already; the store remembers it too.
             let _ = self.gone.send(file);
@@ -600,6 +617,36 @@ impl Delivery {
             }
         }
     }
+}
+
+/// The first entry that may begin as far as files go: no command runs, or comes before it, on one of its own. Two
+/// versions of a file are worked on one after the other, also where a job may run several times at once.
+fn free(waiting: &VecDeque<Leased>, busy: &BTreeMap<EntryId, Vec<PathBuf>>) -> Option<usize> {
+    if waiting.front()?.entry.kind != Kind::Work {
+        return Some(0);
+    }
+    let mut taken: BTreeSet<PathBuf> = busy.values().flatten().cloned().collect();
+    waiting.iter().position(|leased| {
+        let files = run_on(leased);
+        let is_free = files.iter().all(|file| !taken.contains(file));
+        taken.extend(files);
+        is_free
+    })
+}
+
+/// The files that an entry's command works on; none for everything else.
+fn run_on(leased: &Leased) -> Vec<PathBuf> {
+    if leased.entry.kind != Kind::Work {
+        return Vec::new();
+    }
+    let Ok(work) = serde_json::from_slice::<Work>(&leased.effect) else {
+        return Vec::new();
+    };
+    if !work.steps.iter().any(|step| matches!(step, Step::Run(_))) {
+        return Vec::new();
+    }
+    let files = members(&serde_json::Value::Object(work.facts), work.file.as_ref());
+    files.iter().map(FileRef::path).collect()
 }
 
 /// How many mails of a lane may begin; or when the pace allows the next.

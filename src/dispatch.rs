@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `ask` | one event put to one rule |
 //! | `compose` | entries |
+//! | `emit` | the events a rule has for others |
 //! | `gathering` | throttle, group, quiet hours and fuse, before an event is told |
 //! | `due` | what was gathered, when its time has come |
 //! | `desk` | how things stand while that is decided |
@@ -28,6 +29,7 @@ mod ask;
 mod compose;
 mod desk;
 mod due;
+mod emit;
 mod gathering;
 mod go_on;
 mod ladder;
@@ -52,12 +54,15 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Events taken in one go.
 const BATCH: usize = 256;
+
+/// How long events may be prepared before those that are done are admitted.
+const LONG: Duration = Duration::from_secs(1);
 
 /// Longest time between two looks at the journal, should a wake-up be lost.
 const LOOK: Duration = Duration::from_millis(500);
@@ -103,8 +108,11 @@ impl Plan {
         let Some(file) = &event.happening.file else {
             return self.rules.find(event);
         };
-        if event.happening.kind != event::Kind::FileArrives || self.watches.iter().any(|(id, _)| id == source)
-        {
+        let of_watch = matches!(
+            event.happening.kind,
+            event::Kind::FileArrives | event::Kind::FileRemoved
+        );
+        if !of_watch || self.watches.iter().any(|(id, _)| id == source) {
             return self.rules.find(event);
         }
         let mut found: Vec<Match> = Vec::new();
@@ -210,6 +218,7 @@ impl Dispatcher {
             desk.board = Board::read(&self.store, desk.now).await?;
             let pulse = self.pulse.clone();
             let prepared = tokio::task::spawn_blocking(move || {
+                let begun = Instant::now();
                 let mut prepared = Vec::new();
                 for event in &events {
                     // Large attachments take their time; each one done is progress.
@@ -217,8 +226,9 @@ impl Dispatcher {
                     let made = ask::admission(event, &mut desk);
                     let stop = matches!(made, Err(Unready::Store(_)));
                     prepared.push(made.map_err(|error| (event.id, error)));
-                    // What is full is told before anything more joins it.
-                    if stop || desk.full {
+                    // What is full is told before anything more joins it, and those that are done need not wait
+                    // for large files among the rest.
+                    if stop || desk.full || begun.elapsed() > LONG {
                         break;
                     }
                 }

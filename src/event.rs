@@ -23,10 +23,9 @@ impl std::fmt::Display for EventId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A file has settled in a watched folder.
+    /// A file has settled in a watched folder: new, back again, or a new version of one that was known (then its
+    /// fact `file.changed` says so); or several that belong together are complete (fact `set`).
     FileArrives,
-    /// A file that was known has settled with another content.
-    FileChanges,
     /// A file that was known is gone, as a complete scan saw.
     FileRemoved,
     /// A file that was expected by a deadline has not come, or came late.
@@ -51,9 +50,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 11] = [
         Kind::FileArrives,
-        Kind::FileChanges,
         Kind::FileRemoved,
         Kind::FileMissing,
         Kind::FolderBacklog,
@@ -70,7 +68,6 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::FileArrives => "file_arrives",
-            Kind::FileChanges => "file_changes",
             Kind::FileRemoved => "file_removed",
             Kind::FileMissing => "file_missing",
             Kind::FolderBacklog => "folder_backlog",
@@ -133,6 +130,100 @@ impl FileRef {
             "modified": modified,
         })
     }
+}
+
+/// What of a file's facts is not its name, place, size or time: it stays true when the file moves.
+const OF_CONTENT: [&str; 8] = [
+    "changed",
+    "sha256",
+    "mime",
+    "lines",
+    "first_line",
+    "csv",
+    "text",
+    "owner",
+];
+
+impl FileRef {
+    /// Puts the facts of the file as it is now into `facts`. What was learned of it before and does not depend on
+    /// where it lies stays.
+    pub fn refresh(&self, facts: &mut Map<String, Value>) {
+        let mut file = self.facts();
+        if let Some(Value::Object(before)) = facts.get("file") {
+            for name in OF_CONTENT {
+                if let Some(value) = before.get(name) {
+                    file[name] = value.clone();
+                }
+            }
+        }
+        facts.insert("file".to_owned(), file);
+        self.refresh_set(facts);
+    }
+
+    /// In a set the first file is told as `file` and in `files`.
+    fn refresh_set(&self, facts: &mut Map<String, Value>) {
+        if let Some(Value::Array(files)) = facts.get_mut("files")
+            && let Some(first) = files.first_mut()
+        {
+            *first = self.set_facts();
+        }
+    }
+
+    /// The facts of a file among others: those of [`FileRef::facts`], and where its name is not UTF-8 also its
+    /// exact bytes, so that [`members`] can find it.
+    pub fn set_facts(&self) -> Value {
+        use std::os::unix::ffi::OsStrExt as _;
+        let mut facts = self.facts();
+        facts["mtime_ns"] = json!(self.mtime_ns);
+        if self.relative.to_str().is_none() {
+            facts["bytes"] = json!(self.relative.as_os_str().as_bytes());
+        }
+        facts
+    }
+
+    /// Reads them back; a root that is shown like `root` is that.
+    pub fn from_set(facts: &Value, root: &Path) -> Option<FileRef> {
+        use std::os::unix::ffi::OsStringExt as _;
+        let relative = match facts.get("bytes").and_then(Value::as_array) {
+            Some(bytes) => {
+                let bytes = bytes
+                    .iter()
+                    .map(|byte| u8::try_from(byte.as_u64()?).ok())
+                    .collect::<Option<Vec<u8>>>()?;
+                PathBuf::from(std::ffi::OsString::from_vec(bytes))
+            }
+            None => PathBuf::from(facts.get("relative")?.as_str()?),
+        };
+        let own = facts.get("root").and_then(Value::as_str)?;
+        let root = match shown(root.as_os_str()) == own {
+            true => root.to_owned(),
+            false => PathBuf::from(own),
+        };
+        Some(FileRef {
+            root,
+            relative,
+            size: facts.get("size")?.as_u64()?,
+            mtime_ns: facts.get("mtime_ns")?.as_i64()?,
+        })
+    }
+}
+
+/// The files an event is about, exactly: `file` alone, or with `facts` that tell of a set all of its members.
+///
+/// `facts` must be those of an event that a source recorded: whoever may write them chooses the files.
+pub fn members(facts: &Value, file: Option<&FileRef>) -> Vec<FileRef> {
+    let Some(file) = file else {
+        return Vec::new();
+    };
+    let listed = facts.get("files").and_then(Value::as_array);
+    let all = listed.map(|files| {
+        let rest = files.iter().skip(1);
+        rest.map(|facts| FileRef::from_set(facts, &file.root))
+            .collect::<Option<Vec<_>>>()
+    });
+    let mut found = vec![file.clone()];
+    found.extend(all.flatten().unwrap_or_default());
+    found
 }
 
 /// A file name as text: UTF-8 as it is, every byte that is not part of UTF-8 as `%XX`.
@@ -227,7 +318,7 @@ impl NewEvent {
     /// once about it, though it moved to another watch meanwhile.
     pub fn asked(&self) -> &str {
         match self.kind {
-            Kind::FileArrives => {
+            Kind::FileArrives | Kind::FileRemoved => {
                 let arrival = self.key.strip_suffix(self.source.as_str());
                 arrival.and_then(|key| key.strip_suffix(':'))
             }

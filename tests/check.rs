@@ -639,7 +639,7 @@ fn keys_that_are_missing() {
     8 |     when: {}
       |     ^^^^
       |
-      = hint: one of `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
+      = hint: one of `file_arrives`, `file_changes`, `file_removed`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
 
     5 problems
     exit 78
@@ -683,7 +683,7 @@ fn options_that_do_not_exist() {
     3 |     when: { file_is_odd: { in: drop } }
       |             ^^^^^^^^^^^
       |
-      = hint: known are `file_arrives`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
+      = hint: known are `file_arrives`, `file_changes`, `file_removed`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
 
     error: unknown key `soften`
      --> rules/a.yaml:4:5
@@ -691,7 +691,7 @@ fn options_that_do_not_exist() {
     4 |     soften: { at_most: 1 }
       |     ^^^^^^
       |
-      = hint: known are `copy`, `data`, `delete`, `description`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `run`, `throttle`, `when`
+      = hint: known are `copy`, `data`, `delete`, `description`, `escalate`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `remind`, `run`, `throttle`, `when`
 
     error: `file_arrives` and `schedule` cannot stand together
      --> rules/a.yaml:7:41
@@ -1416,7 +1416,7 @@ rules:
     7 |     move: done/
       |     ^^^^
       |
-      = hint: only `file_arrives` does; use `run:` for other files, or make two rules of it
+      = hint: only `file_arrives` and `file_changes` do; use `run:` for other files, or make two rules of it
 
     error: `on_failure` has nothing to wait for: this rule does no work
       --> rules/a.yaml:10:5
@@ -1848,7 +1848,7 @@ fn a_marker_that_is_not_about_the_file() {
     3 |     when: { file_arrives: { in: drop, settle: 10s, marker: "{{rule.name}}.done" } }
       |                                                               ^^^^^^^^^
       |
-      = hint: only on the file: "{{file.name}}.done"
+      = hint: only on the file's name and place: "{{file.name}}.done"
 
     2 problems
     exit 78
@@ -2257,4 +2257,116 @@ mod shipped {
             assert_eq!(shape.is_sound(), problems.is_empty());
         }
     }
+}
+
+#[test]
+fn sets_and_files_that_are_gone_that_cannot_be() {
+    let said = |when: &str, then: &str| {
+        let rule = format!("rules:\n  a:\n    when: {{ {when} }}\n    {then}\n");
+        check(&[("rules/a.yaml", &rule)])
+    };
+    let mail = "mail: { to: ops }";
+    let set = |together: &str| format!("file_arrives: {{ in: drop, together: {{ {together} }} }}");
+    for (when, then, expected) in [
+        (
+            set("count: 1, by: \"{{file.stem}}\", within: 1m"),
+            mail,
+            "1 is too little",
+        ),
+        (
+            set("count: 3, by: stem, within: 1m"),
+            mail,
+            "every file would be of the same set",
+        ),
+        (
+            set("count: 3, by: \"{{file.stem}}\", within: 0s"),
+            mail,
+            "no set would be complete in that time",
+        ),
+        (
+            set("count: 3, by: \"{{file.stem}}\", within: soon"),
+            mail,
+            "`soon` is not",
+        ),
+        (
+            set("count: 3, by: \"{{file.sha256}}\", within: 1m"),
+            mail,
+            "what files have in common cannot depend on `file.sha256`",
+        ),
+        (
+            set("count: 3, by: \"{{file.stemm}}\", within: 1m"),
+            mail,
+            "did you mean `file.stem`?",
+        ),
+        (
+            set("count: 3, by: \"{{file.stem}}\", within: 1m"),
+            "move: \"done/{{file.name}}\"",
+            "several files cannot get one name",
+        ),
+        (
+            "file_changes: { in: drop, together: { count: 2, by: \"{{file.stem}}\", within: 1m } }"
+                .to_owned(),
+            mail,
+            "files that belong together arrive",
+        ),
+        (
+            "file_arrives: { in: drop, marker: a.done, complete_when: { marker: b.done } }".to_owned(),
+            mail,
+            "`marker` and `complete_when` say the same",
+        ),
+        (
+            "file_arrives: { in: drop, complete_when: { marker: \"{{file.text}}\" } }".to_owned(),
+            mail,
+            "a marker cannot depend on `file.text`",
+        ),
+        (
+            "file_arrives: { in: drop, complete_when: {} }".to_owned(),
+            mail,
+            "`marker`",
+        ),
+        (
+            "file_removed: { in: drop }".to_owned(),
+            "move: done/",
+            "`move` needs a file",
+        ),
+        (
+            "file_removed: { in: drop }".to_owned(),
+            "mail: { to: ops, attach: \"{{file.path}}\" }",
+            "a file that went away cannot be attached",
+        ),
+        (
+            "file_removed: { in: drop }".to_owned(),
+            "mail: { to: ops, subject: \"{{file.sha256}}\" }",
+            "unknown fact `file.sha256`",
+        ),
+        (
+            "file_removed: { in: drop, settle: 10s }".to_owned(),
+            mail,
+            "`settle`",
+        ),
+        (
+            "file_arrives: { in: drop }".to_owned(),
+            "mail: { to: ops, attach: \"{{files}}\" }",
+            "no trigger of this rule brings `files`",
+        ),
+        (
+            "file_arrives: { in: drop }".to_owned(),
+            "mail: { to: ops, subject: \"{{file.csv.row}}\" }",
+            "did you mean `file.csv.rows`?",
+        ),
+        (
+            "file_removed: { in: nowhere }".to_owned(),
+            mail,
+            "there is no folder",
+        ),
+    ] {
+        let said = said(&when, then);
+        assert!(said.contains(expected), "{when} {then}\n{said}");
+        assert!(said.ends_with("exit 78"), "{said}");
+    }
+    let fine = said(
+        "file_arrives: { in: drop, together: { count: 2, by: \"{{file.stem}}\", within: 1m } }",
+        "mail: { to: ops, subject: \"{{set.key}} {{file.sha256}}\", attach: [\"{{files}}\", \"{{files.0.path}}\"] }",
+    );
+    assert!(fine.ends_with("exit 0"), "{fine}");
 }

@@ -180,6 +180,8 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     };
     let state = folder.join("state");
     Settings {
+        emitted: None,
+        alive: None,
         dir: folder.to_owned(),
         ground: tidings::ground::Ground::default(),
         accounts: [

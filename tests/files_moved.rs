@@ -7,8 +7,14 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use tidings::action::FileStep;
-use tidings::action::file::{FileDone, FileError, perform};
+use tidings::action::file::{self, FileDone, FileError};
 use tidings::event::FileRef;
+use tidings::ground::Ground;
+
+/// A step on this machine's own files.
+fn perform(step: &FileStep, file: &FileRef) -> Result<FileDone, FileError> {
+    file::perform(step, file, &Ground::default())
+}
 
 fn write(root: &Path, relative: &str, content: &[u8]) -> FileRef {
     let path = root.join(relative);
@@ -58,12 +64,7 @@ fn a_moved_file_keeps_what_it_is_and_tells_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("drop");
     let file = write(&root, "sub/order.csv", b"a,b");
-    let done = perform(
-        &FileStep::Move(folder(&dir.path().join("done/today"))),
-        &file,
-        &Ground::default(),
-    )
-    .unwrap();
+    let done = perform(&FileStep::Move(folder(&dir.path().join("done/today"))), &file).unwrap();
     let at = dir.path().join("done/today/order.csv");
     assert_eq!(std::fs::read(&at).unwrap(), b"a,b");
     let now = done.file.unwrap();
@@ -76,12 +77,7 @@ fn a_moved_file_keeps_what_it_is_and_tells_where_it_is() {
     assert!(!file.path().exists());
     // Within the root it stays below it.
     let file = write(&root, "in.csv", b"x");
-    let done = perform(
-        &FileStep::Move(root.join("kept/new name.csv")),
-        &file,
-        &Ground::default(),
-    )
-    .unwrap();
+    let done = perform(&FileStep::Move(root.join("kept/new name.csv")), &file).unwrap();
     let now = done.file.unwrap();
     assert_eq!(
         (now.root, now.relative),
@@ -111,7 +107,7 @@ fn nothing_is_overwritten_by_twenty_that_move_at_once() {
             .collect();
         std::thread::scope(|scope| {
             for file in &files {
-                scope.spawn(|| perform(&FileStep::Move(folder(&target)), file, &Ground::default()).unwrap());
+                scope.spawn(|| perform(&FileStep::Move(folder(&target)), file).unwrap());
             }
         });
         assert_eq!(std::fs::read(target.join("x.csv")).unwrap(), b"was here");
@@ -133,7 +129,7 @@ fn a_symlink_at_the_target_is_a_taken_name() {
     std::fs::create_dir(&target).unwrap();
     symlink(dir.path().join("precious"), target.join("x.csv")).unwrap();
     let file = write(&dir.path().join("in"), "x.csv", b"1");
-    perform(&FileStep::Move(folder(&target)), &file, &Ground::default()).unwrap();
+    perform(&FileStep::Move(folder(&target)), &file).unwrap();
     assert_eq!(names(&target), ["x (2).csv", "x.csv"]);
     assert!(!dir.path().join("precious").exists());
 }
@@ -147,7 +143,7 @@ fn a_move_to_another_file_system_keeps_content_mode_and_mtime() {
     let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
     let file = write(&dir.path().join("in"), "big.bin", &content);
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o640)).unwrap();
-    let done = perform(&FileStep::Move(folder(other.path())), &file, &Ground::default()).unwrap();
+    let done = perform(&FileStep::Move(folder(other.path())), &file).unwrap();
     let at = other.path().join("big.bin");
     assert_eq!(std::fs::read(&at).unwrap(), content);
     assert_eq!(std::fs::metadata(&at).unwrap().mode() & 0o777, 0o640);
@@ -172,20 +168,20 @@ fn a_step_that_was_done_before_a_crash_is_recognised() {
         write(&target, "x.csv", b"other content");
         let file = write(&root, "x.csv", b"mine");
         let step = FileStep::Move(folder(&target));
-        let first = perform(&step, &file, &Ground::default()).unwrap();
-        let again = perform(&step, &file, &Ground::default()).unwrap();
+        let first = perform(&step, &file).unwrap();
+        let again = perform(&step, &file).unwrap();
         assert_eq!(first, again);
         assert_eq!(names(&target), ["x (2).csv", "x.csv"]);
     }
     let root = dir.path().join("in");
     let file = write(&root, "y.csv", b"mine");
     let step = FileStep::Copy(folder(&dir.path().join("copies")));
-    let first = perform(&step, &file, &Ground::default()).unwrap();
-    assert_eq!(first, perform(&step, &file, &Ground::default()).unwrap());
+    let first = perform(&step, &file).unwrap();
+    assert_eq!(first, perform(&step, &file).unwrap());
     assert_eq!(names(&dir.path().join("copies")), ["y.csv"]);
-    let first = perform(&FileStep::Delete, &file, &Ground::default()).unwrap();
+    let first = perform(&FileStep::Delete, &file).unwrap();
     assert!(!file.path().exists());
-    let again = perform(&FileStep::Delete, &file, &Ground::default()).unwrap();
+    let again = perform(&FileStep::Delete, &file).unwrap();
     assert_eq!((first.file, first.gone), (again.file, again.gone));
 }
 
@@ -196,7 +192,7 @@ fn a_crash_between_copy_and_removal_leaves_one_copy_in_the_end() {
         return;
     };
     let file = write(&dir.path().join("in"), "x.csv", b"mine");
-    perform(&FileStep::Copy(folder(other.path())), &file, &Ground::default()).unwrap();
+    perform(&FileStep::Copy(folder(other.path())), &file).unwrap();
     // Same name, size and mtime, but other bytes: not the copy.
     let rival = dir.path().join("rival");
     let twin = write(&rival, "x.csv", b"hers");
@@ -209,7 +205,7 @@ fn a_crash_between_copy_and_removal_leaves_one_copy_in_the_end() {
         .unwrap();
     let twin = about(&rival, "x.csv");
 
-    perform(&FileStep::Move(folder(other.path())), &file, &Ground::default()).unwrap();
+    perform(&FileStep::Move(folder(other.path())), &file).unwrap();
     assert!(!file.path().exists());
     assert_eq!(names(other.path()), ["x.csv"]);
     perform(&FileStep::Move(folder(other.path())), &twin).unwrap();
@@ -223,7 +219,7 @@ fn a_file_that_changed_is_left_where_it_is() {
     let file = write(dir.path(), "x.csv", b"one");
     std::fs::write(file.path(), b"another").unwrap();
     for step in [FileStep::Move(folder(&dir.path().join("done"))), FileStep::Delete] {
-        let error = perform(&step, &file, &Ground::default()).unwrap_err();
+        let error = perform(&step, &file).unwrap_err();
         assert!(matches!(error, FileError::Changed { .. }), "{error}");
         assert!(error.to_string().contains("changed since it arrived"));
         assert_eq!(std::fs::read(file.path()).unwrap(), b"another");
@@ -235,12 +231,7 @@ fn a_file_that_is_gone_and_never_came_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "sub/x.csv", b"one");
     std::fs::remove_dir_all(dir.path().join("sub")).unwrap();
-    let error = perform(
-        &FileStep::Move(folder(&dir.path().join("done"))),
-        &file,
-        &Ground::default(),
-    )
-    .unwrap_err();
+    let error = perform(&FileStep::Move(folder(&dir.path().join("done"))), &file).unwrap_err();
     assert!(matches!(error, FileError::Gone { .. }), "{error}");
 }
 
@@ -296,8 +287,7 @@ fn a_fifo_does_not_hang_us() {
 fn a_file_asked_to_go_where_it_is_stays() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "x.csv", b"one");
-    let FileDone { file: now, gone, .. } =
-        perform(&FileStep::Move(folder(dir.path())), &file, &Ground::default()).unwrap();
+    let FileDone { file: now, gone, .. } = perform(&FileStep::Move(folder(dir.path())), &file).unwrap();
     assert_eq!((now, gone), (Some(file), None));
     assert_eq!(names(dir.path()), ["x.csv"]);
 }

@@ -316,6 +316,8 @@ impl House {
         };
         let settings = Settings {
             dir: dir.path().join("setup"),
+            emitted: None,
+            alive: None,
             accounts: BTreeMap::from([("office".to_owned(), account)]),
             defaults: Defaults {
                 account: None,

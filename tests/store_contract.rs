@@ -21,10 +21,10 @@ use tidings::clock::Clock;
 use tidings::entry::{
     self, Body, Entry, EntryId, Fence, Leased, NewEntry, OnUnknown, Reason, Settlement, State, Verb,
 };
-use tidings::event::{CaseStep, Does, Event, EventId, FileRef, Kind, NewEvent};
+use tidings::event::{CaseStep, Does, Event, EventId, FileRef, Kind, NewEvent, Origin};
 use tidings::store::{
     Admission, Also, Batch, EntryFilter, EventFilter, GatherStep, Gathering, INLINE_LIMIT, NewCase, Recorded,
-    RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
+    Removal, Removed, RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
 };
 
 type Opening = Pin<Box<dyn Future<Output = Result<Store, StoreError>> + Send>>;
@@ -85,6 +85,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_released_lease_counts_no_attempt
     a_lease_past_the_gate_cannot_be_given_back_as_if_unused
     settling_takes_outcome_effect_files_and_cases_along_or_nothing
+    a_file_that_is_gone_is_told_once_and_never_what_our_own_work_took_or_may_take
     what_passed_the_gate_is_counted_by_lane_from_that_moment
     what_waits_for_a_case_is_due_when_it_closes_and_nothing_else_is
     a_lost_mail_is_unknown_and_stays_so_unless_told_to_resend
@@ -111,6 +112,9 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_grant_is_compared_and_set
     a_deleted_grant_never_gives_its_version_to_another
     marks_are_set_read_and_deleted_by_prefix
+    a_mark_is_taken_away_with_the_event_that_ends_it
+    what_rules_emit_is_recorded_with_the_dispatch_of_its_cause
+    what_came_of_a_trouble_through_rules_is_known_to
     a_thousand_concurrent_records_are_all_there_after_reopening
     a_refused_request_does_not_disturb_its_neighbours
     readers_are_served_while_a_writer_works
@@ -262,6 +266,7 @@ async fn a_batch_is_recorded_whole_and_read_back_as_it_was(place: Place) {
             baseline: true,
         }],
         marks: vec![("slot".to_owned(), json!({"last": 3}))],
+        unmarked: vec![],
     };
     let id = store.record(batch.clone()).await.unwrap()[0].id;
     let store = place.open().await;
@@ -1475,6 +1480,79 @@ async fn a_deleted_grant_never_gives_its_version_to_another(place: Place) {
     );
 }
 
+async fn a_mark_is_taken_away_with_the_event_that_ends_it(place: Place) {
+    let store = place.open().await;
+    let mark = |key: &str| (key.to_owned(), json!(1));
+    store
+        .set_marks(vec![mark("running:a"), mark("running:ab")])
+        .await
+        .unwrap();
+    let batch = Batch {
+        events: vec![schedule("a")],
+        unmarked: vec!["running:a".to_owned(), "not there".to_owned()],
+        ..Batch::default()
+    };
+    store.record(batch).await.unwrap();
+    assert_eq!(store.marks("").await.unwrap(), [mark("running:ab")]);
+}
+
+async fn what_rules_emit_is_recorded_with_the_dispatch_of_its_cause(place: Place) {
+    let store = place.open().await;
+    let cause = record_one(&store, schedule("a")).await;
+    let admission = Admission {
+        event: Some(cause),
+        events: vec![schedule("b"), schedule("c")],
+        ..Admission::default()
+    };
+    store.admit(vec![admission.clone()]).await.unwrap();
+    let keys = || async {
+        let pending = store.pending_events(10).await.unwrap();
+        pending
+            .into_iter()
+            .map(|event| event.happening.key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys().await.len(), 2);
+    store.admit(vec![admission]).await.unwrap();
+    assert_eq!(keys().await.len(), 2, "said twice, taken once");
+}
+
+async fn what_came_of_a_trouble_through_rules_is_known_to(place: Place) {
+    let store = place.open().await;
+    let case = NewCase {
+        key: "account:office".to_owned(),
+        kind: "account".to_owned(),
+        subject: "office".to_owned(),
+        reason: Reason::new("revoked"),
+    };
+    store.open_case(case).await.unwrap();
+    let trouble = store.pending_events(10).await.unwrap().remove(0).id;
+    let of = |key: &str, origin: Option<EventId>| NewEvent {
+        origin: origin.map(|event| Origin {
+            rule: "r".to_owned(),
+            event,
+        }),
+        ..schedule(key)
+    };
+    let emitted = record_one(&store, of("emitted", Some(trouble))).await;
+    let again = record_one(&store, of("again", Some(emitted))).await;
+    let other = record_one(&store, of("other", None)).await;
+    for (event, expected) in [(trouble, true), (emitted, true), (again, true), (other, false)] {
+        assert_eq!(store.is_of_a_trouble(event).await.unwrap(), expected);
+    }
+    let held = NewEntry {
+        event: Some(again),
+        held: Some(Reason::new("no")),
+        ..mail("x")
+    };
+    store.admit_alone(held).await.unwrap();
+    assert_eq!(
+        store.open_cases().await.unwrap().len(),
+        1,
+        "it opens no case: that would be news again"
+    );
+}
+
 async fn marks_are_set_read_and_deleted_by_prefix(place: Place) {
     let store = place.open().await;
     let mark = |key: &str, value: Value| (key.to_owned(), value);
@@ -1747,4 +1825,59 @@ async fn purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again(place: 
     store.cancel(again[0][1].id).await.unwrap();
     let purged = store.purge(Duration::ZERO).await.unwrap();
     assert_eq!((purged.entries, purged.events), (2, 1));
+}
+
+async fn a_file_that_is_gone_is_told_once_and_never_what_our_own_work_took_or_may_take(place: Place) {
+    let store = place.open().await;
+    let mut came = happened("came", Kind::FileArrives, "/srv/in/a");
+    came.file = Some(file("a"));
+    let batch = Batch {
+        events: vec![came],
+        seen: vec![seen("w", "a"), seen("w", "b")],
+        ..Batch::default()
+    };
+    let event = store.record(batch).await.unwrap()[0].id;
+    let removal = |name: &str| Removal {
+        file: seen("w", name),
+        event: happened(&format!("removed:{name}"), Kind::FileRemoved, name),
+    };
+    let both = || vec![removal("a"), removal("b")];
+    let entry = NewEntry {
+        event: Some(event),
+        ..work("move")
+    };
+    let admission = Admission {
+        event: Some(event),
+        entries: vec![entry],
+        ..Admission::default()
+    };
+    store.admit(vec![admission]).await.unwrap();
+    let first = store.record_removed(both()).await.unwrap();
+    assert_eq!(first[0], Removed::InHand, "its work waits");
+    assert!(matches!(first[1], Removed::Told(_)));
+    let leased = claim_one(&store, entry::Kind::Work, "import").await;
+    assert_eq!(
+        store.record_removed(both()).await.unwrap(),
+        [Removed::InHand, Removed::Known]
+    );
+    let also = Also {
+        gone: vec![file("a")],
+        ..Also::default()
+    };
+    store
+        .settle(leased.entry.id, leased.fence, done(), also)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.record_removed(both()).await.unwrap(),
+        [Removed::Known, Removed::Known]
+    );
+    let told: Vec<String> = store
+        .pending_events(9)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|e| e.happening.key)
+        .collect();
+    assert_eq!(told, ["removed:b"]);
 }

@@ -73,6 +73,8 @@ impl Place {
             identity: Identity::Metadata,
             existing: Existing::Ignore,
             wanted: vec![wanted("**", &["*.tmp"])],
+            removed: Vec::new(),
+            sets: Vec::new(),
             scan_every: Duration::from_secs(3600),
         };
         Place { dir, store, watch }

@@ -6,11 +6,12 @@
 //! | a template that gives the event's file | below the watched folder's handle, no link followed, and only if size and time are still those that settled |
 //! | another template | the same way, below the watched folder or the setup folder |
 //! | a path written out | any regular file; its last step is no link |
+//! | `{{files}}` | each file of the event's set, in the same way as the event's file |
 //! | `job.log` | the log of the job this mail is about |
 
 use crate::config::settings::Settings;
 use crate::entry::Reason;
-use crate::event::{FileRef, shown};
+use crate::event::{FileRef, members, shown};
 use crate::mail::attachment::{SNIFF, media_type, safe_name};
 use crate::mail::message::encoded_size;
 use crate::mail::zip::Archive;
@@ -20,6 +21,9 @@ use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
+
+/// What attaches all files of a set.
+const ALL: &str = "{{files}}";
 
 /// Where attachments are looked for.
 #[derive(Clone, Copy)]
@@ -239,6 +243,13 @@ fn scratch(folder: &Path) -> io::Result<File> {
 /// Opens what one line of `attach:` means.
 fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<(), Reason> {
     let is_log = |path: &str| with.job_log.is_some_and(|log| path == shown(log.as_os_str()));
+    let files = members(with.facts, with.file);
+    if text.source().trim() == ALL {
+        for file in &files {
+            gathered.files.push(settled(file, with)?);
+        }
+        return Ok(());
+    }
     let rendered = match text.literal() {
         Some("job.log") => String::new(),
         _ => render(text, with)?,
@@ -265,8 +276,11 @@ fn find(text: &Text, with: &Places<'_>, gathered: &mut Attachments) -> Result<()
     if rendered.is_empty() {
         return Ok(()); // `{{#if file}}{{file.path}}{{/if}}` without a file
     }
-    let open = match (with.file, text.literal()) {
-        (Some(file), None) if rendered == shown(file.path().as_os_str()) => settled(file, with)?,
+    let one = files
+        .iter()
+        .find(|file| rendered == shown(file.path().as_os_str()));
+    let open = match (one.or(with.file), text.literal()) {
+        (Some(file), None) if one.is_some() => settled(file, with)?,
         (_, Some(_)) => {
             let path = with.settings.dir.join(&rendered);
             written_out(&path, with).map_err(|error| unreadable(&path, &error))?

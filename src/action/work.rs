@@ -5,7 +5,7 @@ use crate::action::file::{self, FileDone};
 use crate::action::run::Performing;
 use crate::action::{FileStep, Run, RunSpec, Step, StepSpec, Work, run};
 use crate::entry::Entry;
-use crate::event::{FileRef, NewEvent, Origin, shown};
+use crate::event::{FileRef, NewEvent, Origin, members, shown};
 use crate::source::job::{self, JobReport};
 use crate::template::{RenderError, Text};
 use serde_json::{Map, Value};
@@ -20,6 +20,8 @@ pub struct Done {
     pub report: JobReport,
     /// Where the event's file is now; `None` when it was deleted, or there was none.
     pub file: Option<FileRef>,
+    /// Where the files of a set are now; empty for a single file.
+    pub files: Vec<FileRef>,
     /// Places we took the file away from, by moving or deleting it: an arrival there is new.
     pub gone: Vec<FileRef>,
 }
@@ -143,6 +145,8 @@ pub async fn perform(work: &Work, context: &Performing) -> Done {
     let begun = tokio::time::Instant::now();
     let started = context.clock.now().to_string();
     let mut file = work.file.clone();
+    // The files that belong to it, in a set.
+    let mut others = members(&Value::Object(work.facts.clone()), file.as_ref()).split_off(file.iter().len());
     let mut gone = Vec::new();
     let mut report: Option<JobReport> = None;
     let mut said: Vec<String> = Vec::new();
@@ -161,6 +165,20 @@ pub async fn perform(work: &Work, context: &Performing) -> Done {
                     file = done.file;
                     gone.extend(done.gone);
                     said.push(done.summary);
+                    for other in &mut others {
+                        match file_step(step.clone(), Some(other.clone()), context).await {
+                            Ok(done) => {
+                                *other = done.file.unwrap_or_else(|| other.clone());
+                                gone.extend(done.gone);
+                                said.push(done.summary);
+                            }
+                            Err(words) => {
+                                failed = true;
+                                said.push(words);
+                                break;
+                            }
+                        }
+                    }
                 }
                 Err(words) => {
                     failed = true;
@@ -188,7 +206,16 @@ pub async fn perform(work: &Work, context: &Performing) -> Done {
     } else {
         said.join("; ")
     };
-    Done { report, file, gone }
+    let files = match (&file, others.is_empty()) {
+        (Some(first), false) => std::iter::once(first.clone()).chain(others).collect(),
+        _ => Vec::new(),
+    };
+    Done {
+        report,
+        file,
+        files,
+        gone,
+    }
 }
 
 async fn file_step(step: FileStep, file: Option<FileRef>, context: &Performing) -> Result<FileDone, String> {
@@ -228,7 +255,7 @@ pub fn describe(steps: &[Step]) -> String {
 fn facts(work: &Work, file: Option<&FileRef>) -> Map<String, Value> {
     let mut facts = work.facts.clone();
     if let Some(file) = file {
-        facts.insert("file".to_owned(), file.facts());
+        file.refresh(&mut facts);
     }
     if let (Some(id), Value::Object(event)) = (
         work.event,
@@ -260,6 +287,14 @@ pub fn lost(entry: &Entry, effect: &[u8]) -> Vec<NewEvent> {
         ..JobReport::default()
     };
     vec![outcome(&work, &report, work.file.clone(), entry.attempts)]
+}
+
+/// Facts of a set whose files were moved.
+pub fn moved(facts: &mut Map<String, Value>, files: &[FileRef]) {
+    if !files.is_empty() {
+        let files = files.iter().map(FileRef::set_facts).collect();
+        facts.insert("files".to_owned(), files);
+    }
 }
 
 /// The event of some work's end; `attempt` is the entry's count of attempts begun.

@@ -3,7 +3,7 @@
 use crate::action::{output, work};
 use crate::config::settings::Settings;
 use crate::pulse::Pulse;
-use crate::source::job;
+use crate::source::{emitted, job, running};
 use crate::store::{Store, StoreError};
 use serde_json::json;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ const PURGE: Duration = Duration::from_secs(3600);
 /// How often leases that ran out are looked for.
 const RESCUE: Duration = Duration::from_secs(60);
 
-/// How often job reports left as files are looked for.
-const PICK_UP: Duration = Duration::from_secs(5);
+/// How often events dropped as files are looked for, and reports of jobs left as files.
+const PICK_UP: Duration = Duration::from_secs(1);
 
 /// Time between two proofs that the store writes.
 const PROOF: Duration = Duration::from_secs(20);
@@ -60,7 +60,7 @@ pub async fn run(store: Store, mut settings: watch::Receiver<Arc<Settings>>, sto
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "cannot look for leases that ran out"),
             },
-            _ = pick_up.tick() => pick_up_reports(&current, &store).await,
+            _ = pick_up.tick() => self::pick_up(&current, &store).await,
         }
     }
 }
@@ -85,8 +85,23 @@ pub fn logs(settings: &Settings) -> std::path::PathBuf {
     settings.state.join("jobs")
 }
 
-/// Records the reports that `tidings exec` had to leave as files.
-pub async fn pick_up_reports(settings: &Settings, store: &Store) {
+/// Records what was left or dropped as files: reports of jobs, and events.
+pub async fn pick_up(settings: &Settings, store: &Store) {
+    for folder in event_folders(settings) {
+        let needed = settings.emitted.as_ref() == Some(&folder);
+        match emitted::pick_up(&folder, needed, store, jiff::Timestamp::now()).await {
+            Ok(picked) if picked.recorded > 0 => {
+                tracing::info!(count = picked.recorded, folder = %folder.display(), "picked up events");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "cannot pick up events; they stay where they are"),
+        }
+    }
+    match running::find_lost(&settings.state, store).await {
+        Ok(0) => {}
+        Ok(count) => tracing::warn!(count, "jobs of `tidings exec` ended without a report"),
+        Err(error) => tracing::error!(%error, "cannot look for jobs that are lost"),
+    }
     match job::pick_up(&settings.state, store).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "picked up job reports that were left as files"),
@@ -94,13 +109,28 @@ pub async fn pick_up_reports(settings: &Settings, store: &Store) {
     }
 }
 
-/// Closes the cases of accounts that the settings no longer have: nobody could mend them any more.
+/// The folders that events are dropped into.
+fn event_folders(settings: &Settings) -> impl Iterator<Item = std::path::PathBuf> {
+    std::iter::once(settings.state.join(emitted::FOLDER)).chain(settings.emitted.clone())
+}
+
+/// Closes the cases of accounts and event folders that the settings no longer have: nobody could mend
+/// them any more.
 pub async fn close_cases_of_former_accounts(store: &Store, settings: &Settings) -> Result<(), StoreError> {
     for case in store.open_cases().await? {
         if let Some(account) = case.key.strip_prefix("account:")
             && !settings.accounts.contains_key(account)
         {
             tracing::info!(account, "the account is gone, and its trouble with it");
+            store.close_case(&case.key).await?;
+        }
+        if emitted::is_of_folder(&case.key)
+            && !event_folders(settings).any(|folder| emitted::case_of(&folder) == case.key)
+        {
+            tracing::info!(
+                folder = case.subject,
+                "no events are dropped there any more, and its trouble is over"
+            );
             store.close_case(&case.key).await?;
         }
     }

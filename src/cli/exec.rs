@@ -5,6 +5,7 @@
 //! daemon runs. Its exit code is ours whatever becomes of the report: a store that cannot be written
 //! leaves the report as a file for the next run (`source::job::leave`), with a warning on stderr.
 
+use super::place::{Places, places};
 use super::{Exit, Global, tell};
 use crate::action::output::{self, Capture};
 use crate::action::process::{self, Cause, Group};
@@ -12,9 +13,9 @@ use crate::action::run::{self, DRAIN};
 use crate::clock::Clock;
 use crate::config::quantity;
 use crate::source::job::{self, JobReport};
-use crate::store::{Batch, Store};
+use crate::source::running::{self, Mark, Process};
+use crate::store::{Batch, Store, StoreError};
 use rustix::process::Signal;
-use serde::Deserialize;
 use serde_json::Map;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Exit code when the time limit ended the command, as of timeout(1).
@@ -67,22 +69,34 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     let setup = std::path::absolute(global.setup()).unwrap_or_else(|_| global.setup());
     let places = places(&setup);
     let started = clock.now();
-    let begun = tokio::time::Instant::now();
-    let logs = places.as_ref().ok().map(|places| places.state.join("jobs"));
-    let ended = Box::pin(perform(&args, &setup, logs.as_deref())).await;
-
     let words: Vec<String> = args
         .command
         .iter()
         .map(|word| crate::event::shown(word))
         .collect();
+    let command = run::shown_command(&words);
+    let key = format!("job:exec:{}:{started}:{}", args.name, std::process::id());
+    // Beside the command: a store that is slow keeps no job from starting.
+    let begun_told = places.as_ref().ok().map(|places| {
+        let mark = Mark {
+            name: args.name.clone(),
+            started: started.to_string(),
+            command: command.clone(),
+            process: Process::own(),
+        };
+        tokio::spawn(tell_start(places.store.clone(), key.clone(), mark, clock.clone()))
+    });
+    let begun = tokio::time::Instant::now();
+    let logs = places.as_ref().ok().map(|places| places.state.join("jobs"));
+    let ended = Box::pin(perform(&args, &setup, logs.as_deref())).await;
+
     let mut report = JobReport {
         name: args.name.clone(),
         attempt: 1,
         started: started.to_string(),
         ended: clock.now().to_string(),
         duration: begun.elapsed().as_secs_f64(),
-        command: run::shown_command(&words),
+        command,
         ..JobReport::default()
     };
     let exit = match ended {
@@ -120,7 +134,7 @@ pub async fn run(global: &Global, args: Args) -> Exit {
         }
     };
     match places {
-        Ok(places) => tell_journal(&places, &report, clock).await,
+        Ok(places) => tell_journal(&places, &report, key, begun_told).await,
         Err(error) => tell(format_args!(
             "tidings exec: the outcome of {} is not recorded: {error}\nhint: name the setup folder with --config DIR or \
              TIDINGS_CONFIG",
@@ -130,51 +144,41 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     Exit::Code(exit)
 }
 
-/// Where reports go.
-struct Places {
-    store: PathBuf,
-    state: PathBuf,
+/// Opens the store and leaves the mark that the job runs.
+async fn tell_start(path: PathBuf, key: String, mark: Mark, clock: Clock) -> Result<Store, StoreError> {
+    let store = Store::open(&path, clock).await?;
+    if let (Some(key), Ok(mark)) = (running::mark_of(&key), serde_json::to_value(mark))
+        && let Err(error) = store.set_marks(vec![(key, mark)]).await
+    {
+        // Its end is what counts.
+        tracing::debug!(%error, "the start of the job is not noted");
+    }
+    Ok(store)
 }
 
-/// Only this is read of the settings: a mistake in a rule or an account keeps no job from being
-/// reported.
-fn places(setup: &Path) -> Result<Places, String> {
-    #[derive(Default, Deserialize)]
-    struct Written {
-        #[serde(default)]
-        outbox: Outbox,
-    }
-    #[derive(Default, Deserialize)]
-    struct Outbox {
-        store: Option<String>,
-    }
-    let path = setup.join("tidings.yaml");
-    let text =
-        std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    // A file that is no YAML at the moment: the place everybody has who says nothing else.
-    let written: Written = serde_saphyr::from_str(&text).unwrap_or_default();
-    let store = written
-        .outbox
-        .store
-        .unwrap_or_else(|| "sqlite:state/tidings.db".to_owned());
-    let store = setup.join(store.strip_prefix("sqlite:").unwrap_or(&store));
-    let state = store.parent().unwrap_or(setup).to_owned();
-    Ok(Places { store, state })
-}
-
-/// Records the report, or leaves it as a file.
-async fn tell_journal(places: &Places, report: &JobReport, clock: Clock) {
-    let key = format!(
-        "job:exec:{}:{}:{}",
-        report.name,
-        report.started,
-        std::process::id()
-    );
+/// Records the report, or leaves it as a file. The mark goes in the same transaction.
+async fn tell_journal(
+    places: &Places,
+    report: &JobReport,
+    key: String,
+    begun_told: Option<JoinHandle<Result<Store, StoreError>>>,
+) {
     let event = job::outcome(report, None, &Map::new(), None, key.clone());
+    let mark = running::mark_of(&key);
     let recorded = tokio::time::timeout(STORE_PATIENCE, async {
-        let store = Store::open(&places.store, clock).await?;
+        // The same handle: what it was told first is written first.
+        let opened = match begun_told {
+            Some(told) => told.await.ok(),
+            None => None,
+        };
+        let store = match opened {
+            Some(Ok(store)) => store,
+            // A long job may outlive what stood in the way.
+            _ => Store::open(&places.store, Clock::system()).await?,
+        };
         let batch = Batch {
             events: vec![event],
+            unmarked: mark.into_iter().collect(),
             ..Batch::default()
         };
         store.record(batch).await

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod check;
 pub mod demo;
 pub mod docs;
+pub mod emit;
 pub mod events;
 pub mod exec;
 pub mod explain;
@@ -12,6 +13,7 @@ pub mod face;
 pub mod init;
 pub mod outbox;
 pub mod pause;
+mod place;
 pub mod preview;
 pub mod question;
 pub mod run;
@@ -93,6 +95,8 @@ pub enum Command {
     Events(events::Args),
     /// Run a command as a job and report how it ended; its exit code is ours
     Exec(exec::Args),
+    /// Report that something happened, for rules with `event` to hear
+    Emit(emit::Args),
     /// Print the JSON Schema of settings or rules, for editors
     Schema(schema::Args),
     /// Print a completion script for a shell
@@ -205,6 +209,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Resume(args) => pause::resume(global, args).await,
         Command::Events(args) => events::run(global, args).await,
         Command::Exec(args) => exec::run(global, args).await,
+        Command::Emit(args) => emit::run(global, args).await,
         Command::Schema(args) => schema::run(global, args).await,
         Command::Completions(args) => docs::completions(&args),
         Command::Man(args) => docs::man(&args),

@@ -6,7 +6,9 @@ use crate::action::email::{self, Composing, MailSpec};
 use crate::clock::Clock;
 use crate::entry::Body;
 use crate::event::{Event, EventId, FileRef};
+use crate::rule::demand::Learned;
 use crate::rule::facts::{self, Surroundings};
+use crate::rule::guess;
 use crate::rule::index::Branch;
 use crate::rule::load::{self, Setup};
 use crate::rule::{Rule, Trigger};
@@ -232,7 +234,9 @@ fn wanted<'a>(
                     host: crate::app::host(),
                     now: jiff::Timestamp::now().to_zoned(setup.settings.defaults.timezone.clone()),
                 };
-                let facts = facts::facts(event, rule, &surroundings);
+                let mut facts = facts::facts(event, rule, &surroundings);
+                // Where the file is not there any more, the mail shows what it lacks.
+                let _ = Learned::default().tell(&event.happening, &rule.asks.texts, &mut facts);
                 let when = format!("event {}: {}", event.id, event.happening.subject);
                 vec![(when, facts, event.happening.file.as_ref())]
             }
@@ -263,11 +267,15 @@ fn wanted<'a>(
                     0 => String::new(),
                     more => format!("-{}", more + 1),
                 };
+                let mut facts = facts.clone();
+                if !matches!(given, Some(Given::Event(_))) {
+                    guess::fill(&mut facts, spec, &setup.templates);
+                }
                 all.push(Preview {
                     name: format!("{}-{}-{}{way}", rule.name, place.name, number + 1),
                     when: when.clone(),
                     spec,
-                    facts: facts.clone(),
+                    facts,
                     file,
                 });
             }

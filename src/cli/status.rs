@@ -1,10 +1,12 @@
 //! `tidings status`: what is watched and how, what waits, what needs a person.
 
 use super::{Exit, Global, out, show};
+use crate::app::alive;
 use crate::clock::Clock;
 use crate::entry::{Kind, State};
 use crate::rule::load;
 use crate::source::file::status::{MARKS, mark};
+use crate::source::running::{self, Running};
 use crate::store::lock::Lock;
 use crate::store::{Case, Store, StoreError};
 use jiff::Timestamp;
@@ -31,6 +33,8 @@ struct Status {
     paused: Vec<super::pause::Waiting>,
     setup: Result<(usize, usize), usize>,
     reload: Option<Value>,
+    jobs: Vec<Running>,
+    alive: Option<Value>,
 }
 
 /// Does it. Changes nothing: where there is no state yet it makes none, so that somebody who looks first,
@@ -49,6 +53,10 @@ pub async fn run(global: &Global, args: Args) -> Exit {
         if let Err(error) = gathered {
             return super::store_failed(&error);
         }
+    }
+    if settings.alive.is_none() {
+        // What is left of a former setting says nothing.
+        status.alive = None;
     }
     if args.json {
         out(format_args!("{:#}", as_json(&status)));
@@ -73,6 +81,8 @@ async fn beside(global: &Global, state: &std::path::Path) -> Status {
         paused: Vec::new(),
         setup: Err(1),
         reload: None,
+        jobs: Vec::new(),
+        alive: None,
     };
     match setup {
         Ok(Ok(setup)) => {
@@ -104,6 +114,8 @@ async fn gather(status: &mut Status, store: &Store) -> Result<(), StoreError> {
     status.pending = !store.pending_events(1).await?.is_empty();
     status.cases = store.open_cases().await?;
     status.paused = super::pause::all(store, Timestamp::now()).await?;
+    status.jobs = running::list(store).await?;
+    status.alive = store.marks(alive::MARK).await?.pop().map(|(_, mark)| mark);
     status.reload = store.marks("reload").await?.pop().map(|(_, mark)| mark);
     Ok(())
 }
@@ -124,6 +136,12 @@ fn as_json(status: &Status) -> Value {
         "outbox": status.counts.iter().map(|((kind, state), count)| {
             json!({ "kind": kind.as_str(), "state": state.as_str(), "count": count })
         }).collect::<Vec<_>>(),
+        "jobs": status.jobs.iter().map(|job| json!({
+            "name": job.name, "since": job.started.to_string(), "entry": job.entry,
+            "host": job.process.as_ref().map(|process| &process.host),
+            "pid": job.process.as_ref().map(|process| process.pid),
+        })).collect::<Vec<_>>(),
+        "alive": status.alive,
         "events_pending": status.pending,
         "paused": status.paused.iter().map(super::pause::Waiting::as_json).collect::<Vec<_>>(),
         "troubles": status.cases.iter().map(|case| json!({
@@ -193,6 +211,32 @@ fn described(status: &Status, now: Timestamp) -> String {
         lines.push("paused:".to_owned());
         let paused = status.paused.iter();
         lines.extend(paused.map(|each| format!("  {}", each.described(now))));
+    }
+    if !status.jobs.is_empty() {
+        lines.push("jobs that run:".to_owned());
+        for job in &status.jobs {
+            let who = match (&job.entry, &job.process) {
+                (Some(entry), _) => format!("entry {entry}"),
+                (None, Some(process)) => {
+                    format!(
+                        "tidings exec, process {} on {}",
+                        process.pid,
+                        show::clean(&process.host)
+                    )
+                }
+                (None, None) => String::new(),
+            };
+            let since = show::when(job.started, now);
+            lines.push(format!("  {} (since {since}, {who})", show::clean(&job.name)));
+        }
+    }
+    if let Some(alive) = &status.alive {
+        let at = alive["at"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+        let at = at.map_or(String::new(), |at| format!(" ({})", show::when(at, now)));
+        lines.push(match alive["text"].as_str() {
+            None => format!("dead-man's switch: called{at}"),
+            Some(why) => format!("dead-man's switch: {}{at}", show::clean(why)),
+        });
     }
     let counted: Vec<String> = status
         .counts

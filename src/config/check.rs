@@ -6,6 +6,7 @@
 
 pub mod account;
 mod calendar;
+mod life;
 mod sign_in;
 
 use crate::config::diagnostic::Problem;
@@ -66,7 +67,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         document.and_then(|document| shape::read(document, &schema::SETTINGS, checker.problems));
     let Some(Sound { document, shape, raw }) = sound else {
         return Checked {
-            settings: empty(checker.dir),
+            settings: nothing(checker.dir),
             scan_every: SCAN_EVERY,
             unsure: Unsure {
                 all_accounts: true,
@@ -126,6 +127,10 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         .store
         .parent()
         .map_or_else(|| checker.dir.to_owned(), Path::to_owned);
+    let emitted = raw
+        .emitted
+        .and_then(|emitted| checker.emitted(&at.key("emitted"), emitted, &state));
+    let alive = raw.alive.map(|alive| checker.alive(&at.key("alive"), alive));
     Checked {
         settings: Settings {
             dir: checker.dir.to_owned(),
@@ -134,6 +139,8 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             recipients,
             outbox,
             calendars,
+            emitted,
+            alive,
             limits,
             state,
             ground: Ground::default(),
@@ -149,7 +156,8 @@ pub const MOST: usize = 500;
 const SCAN_EVERY: Duration = Duration::from_secs(60);
 const STORE: &str = "state/tidings.db";
 
-fn empty(dir: &Path) -> Settings {
+/// Settings of a setup that says nothing.
+pub fn nothing(dir: &Path) -> Settings {
     Settings {
         dir: dir.to_owned(),
         accounts: BTreeMap::new(),
@@ -169,6 +177,8 @@ fn empty(dir: &Path) -> Settings {
             keep: Duration::from_secs(30 * 86_400),
         },
         calendars: BTreeMap::new(),
+        emitted: None,
+        alive: None,
         limits: Some(Limits::default()),
         state: dir.join("state"),
         ground: Ground::default(),
@@ -331,7 +341,7 @@ impl Checker<'_> {
     }
 
     fn outbox(&mut self, at: &At<'_>, raw: raw::Outbox) -> Outbox {
-        let mut outbox = empty(self.dir).outbox;
+        let mut outbox = nothing(self.dir).outbox;
         if let Some(store) = &raw.store {
             let place = at.key("store");
             match store.split_once(':') {

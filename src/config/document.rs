@@ -169,7 +169,7 @@ fn mask(text: &str, tree: &yaml::Tree) -> String {
         None => {
             let mut start = 0;
             for line in text.split_inclusive('\n') {
-                for key in ["secret", "password"] {
+                for key in ["secret", "password", " url:", "{url:"] {
                     if let Some(at) = line.to_ascii_lowercase().find(key) {
                         hidden.push(start + at + key.len()..start + line.trim_end().len());
                     }
@@ -205,7 +205,8 @@ fn hide_entry(entry: &yaml::Entry, secret: bool, hidden: &mut Vec<Range<usize>>)
         "user" => true,
         _ => false,
     };
-    let alike = suggest::nearest(&entry.key, SECRETS).is_some();
+    // The address of a dead-man's switch is as good as a password.
+    let alike = entry.key == "url" || suggest::nearest(&entry.key, SECRETS).is_some();
     hide(&entry.value, !harmless && (secret || alike), hidden);
 }
 
@@ -340,6 +341,8 @@ mod tests {
             "password: { secret: hunter2, secret: hunter2 }",
             "password: { secret: hunter2, ",
             "password: { \"secret\": 'hunter2' ]",
+            "alive: { url: https://example.org/hunter2, evry: 5m }",
+            "alive:\n  url: https://example.org/hunter2\n  every: [",
         ] {
             let masked = masked(text);
             assert!(!masked.contains("hunter2"), "{masked}");

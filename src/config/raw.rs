@@ -5,6 +5,8 @@
 //! for `check` and `rule::load`, which know the place to complain about.
 
 pub mod absence;
+pub mod emit;
+pub mod files;
 pub mod ladder;
 pub mod rules;
 pub mod settings;

@@ -40,6 +40,23 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Reads an address that is itself a secret: https, or http to this machine. What is wrong is said
+/// without it.
+pub fn address(text: &str) -> Result<url::Url, &'static str> {
+    let url = url::Url::parse(text.trim()).map_err(|_| "this is not an address")?;
+    let here = match url.host() {
+        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err("this address names no host"),
+    };
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if here => Ok(url),
+        _ => Err("the address must begin with https:// (http:// is for this machine only)"),
+    }
+}
+
 /// Where a secret is to be had, as a setting says it. Read anew each time it is needed, so that a
 /// changed file or variable takes effect.
 #[derive(Clone, Debug)]

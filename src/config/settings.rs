@@ -30,6 +30,10 @@ pub struct Settings {
     pub outbox: Outbox,
     /// Days on which deadlines do not count, by name.
     pub calendars: BTreeMap<String, Arc<Calendar>>,
+    /// Where others drop events, besides the folder in `state`.
+    pub emitted: Option<PathBuf>,
+    /// Whom to call while all is well.
+    pub alive: Option<Alive>,
     /// The fuse; `None`: there is none.
     pub limits: Option<Limits>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
@@ -93,6 +97,15 @@ pub struct Outbox {
     pub on_unknown: OnUnknown,
     /// How long accepted and cancelled entries, their bodies and old events are kept.
     pub keep: Duration,
+}
+
+/// A dead-man's switch: somebody who tells when our calls stop.
+#[derive(Clone, Debug)]
+pub struct Alive {
+    /// The address that is called. Whoever knows it can call in our place, so it is kept like a secret.
+    pub url: SecretSource,
+    /// Time from one call to the next.
+    pub every: Duration,
 }
 
 /// The fuse: how many mails of one rule may go in an hour.

@@ -215,7 +215,7 @@ impl Performer {
 
     async fn work(&self, leased: &Leased) -> Performed {
         let entry = &leased.entry;
-        let work: Work = match serde_json::from_slice(&leased.effect) {
+        let mut work: Work = match serde_json::from_slice(&leased.effect) {
             Ok(work) => work,
             Err(error) => return self.unreadable(leased, &error.to_string()).await,
         };
@@ -249,6 +249,7 @@ impl Performer {
         };
         let done = work::perform(&work, &context).await;
         let report = done.report;
+        work::moved(&mut work.facts, &done.files);
         tracing::info!(entry = %entry.id, job = %work.job, ok = report.ok, summary = %report.summary, "work ended");
         let reason = Reason::new(report.summary.clone());
         let settlement = if report.ok {
@@ -367,10 +368,7 @@ impl Performer {
 
     async fn is_about_trouble(&self, event: Option<event::EventId>) -> bool {
         let Some(id) = event else { return false };
-        match self.store.event(id).await {
-            Ok(Some(detail)) => detail.event.happening.kind == event::Kind::Trouble,
-            _ => false,
-        }
+        self.store.is_of_a_trouble(id).await.unwrap_or(false)
     }
 }
 

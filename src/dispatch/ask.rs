@@ -6,10 +6,12 @@ use crate::dispatch::gathering::FIRED;
 use crate::entry::{Kind, Reason};
 use crate::event::Event;
 use crate::rule::Rule;
+use crate::rule::demand::{Learned, Wish};
 use crate::rule::facts::{self, case_key};
 use crate::rule::index::{Branch, Match, Why};
 use crate::store::{Admission, RuleVerdict, Store, StoreError};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
@@ -87,10 +89,12 @@ fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<
     let mut made = Made::default();
     made.main.event = Some(event.id);
     desk.begin();
+    let learned = RefCell::new(Learned::on(&plan.settings.ground));
     for found in plan.find(event).into_iter().filter(asks) {
         let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
         let asked = Asked {
             event,
+            learned: &learned,
             rule: &found.rule,
             plan: &plan,
             store: &store,
@@ -122,6 +126,8 @@ fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<
 /// One rule asked about one event.
 pub(super) struct Asked<'a> {
     pub(super) event: &'a Event,
+    /// What was read of the event's file, for all rules.
+    pub(super) learned: &'a RefCell<Learned>,
     pub(super) rule: &'a Rule,
     pub(super) plan: &'a Plan,
     pub(super) store: &'a Store,
@@ -133,6 +139,25 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     pub(super) fn facts(&self) -> Value {
         facts::facts(self.event, self.rule, &self.plan.surroundings(self.now))
+    }
+
+    /// Completes the facts with what the rule must know of the file. Where that cannot be, the rule's answer is an
+    /// entry that is held with the reason, and asked again when somebody retries it.
+    fn learn(&self, wish: &Wish, facts: &mut Value, made: &mut Made) -> Result<(), Said> {
+        let told = self.learned.borrow_mut().tell(&self.event.happening, wish, facts);
+        told.map_err(|why| {
+            let text = format!("rule `{}` asks what stands in the file: {why}", self.rule.name);
+            let mut entry = self.unmade(Kind::Mail, "facts", Reason::new(text.clone()));
+            if let Some(held) = &mut entry.held {
+                held.steps = vec![
+                    "If a newer version of the file arrived, cancel this entry: that one is told by itself.".to_owned(),
+                    "Else put the file back as it was, then say `tidings outbox retry` with this entry's number."
+                        .to_owned(),
+                ];
+            }
+            made.main.entries.push(entry);
+            (FAILED, text)
+        })
     }
 
     fn answer(&self, why: Why, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
@@ -157,8 +182,15 @@ impl Asked<'_> {
     /// The rule is paused: what would follow is kept. Its condition is asked all the same, so that nothing waits
     /// which never leads to anything.
     fn paused(&self, why: Why, case: Option<String>, desk: &Desk, made: &mut Made) -> Said {
-        if let (Why::Trigger(_), Some(condition)) = (why, &self.rule.condition)
-            && let Ok(decision) = condition.check(&self.facts())
+        let mut facts = self.facts();
+        // What cannot be read is kept, and found out when the rule goes on.
+        let wish = &self.rule.asks.condition;
+        let learned = self
+            .learned
+            .borrow_mut()
+            .tell(&self.event.happening, wish, &mut facts);
+        if let (Why::Trigger(_), Some(condition), Ok(())) = (why, &self.rule.condition, learned)
+            && let Ok(decision) = condition.check(&facts)
             && !decision.holds
         {
             return (CONDITION_FALSE, decision.why);
@@ -175,7 +207,10 @@ impl Asked<'_> {
 
     /// A trigger of the rule met the event: condition, then work or mails.
     fn triggered(&self, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
-        let facts = self.facts();
+        let mut facts = self.facts();
+        if let Err(failed) = self.learn(&self.rule.asks.condition, &mut facts, made) {
+            return Ok(failed);
+        }
         let why = match self
             .rule
             .condition
@@ -192,7 +227,11 @@ impl Asked<'_> {
                 return Ok((FAILED, text));
             }
         };
+        if let Err(failed) = self.learn(&self.rule.asks.texts, &mut facts, made) {
+            return Ok(failed);
+        }
         if self.rule.work.is_empty() {
+            self.emit(&self.rule.emits, "emit", &facts, &mut made.main);
             let said = self.tell("mail", &self.rule.mails, facts, desk, made)?;
             return Ok(said.unwrap_or((FIRED, why)));
         }
@@ -203,7 +242,11 @@ impl Asked<'_> {
     /// The rule's own work ended.
     fn ended(&self, branch: Branch, desk: &mut Desk, made: &mut Made) -> Result<Said, Unready> {
         let (outcome, name) = (branch.of(self.rule), branch.as_str());
-        let facts = self.facts();
+        let mut facts = self.facts();
+        if let Err(failed) = self.learn(&self.rule.asks.texts, &mut facts, made) {
+            return Ok(failed);
+        }
+        self.emit(&outcome.emits, name, &facts, &mut made.main);
         // Mails first: they freeze what they attach before a move is even admitted.
         let said = self.tell(name, &outcome.mails, facts.clone(), desk, made)?;
         if !outcome.work.is_empty() {

@@ -13,6 +13,7 @@ use crate::dispatch::gathering::{self, HOUR, gathers, mails_of, sums_up};
 use crate::event::{self, Event, EventId};
 use crate::mail::address::Mailbox;
 use crate::rule::Rule;
+use crate::rule::demand::Learned;
 use crate::rule::facts::{self, gathered};
 use crate::rule::gather::{self, Addressed, Batch, Due, MOST, Telling, What, Window};
 use crate::store::{Gathering, StoreError};
@@ -380,7 +381,12 @@ impl Digest {
         let told: Vec<(Value, Option<PathBuf>)> = events
             .iter()
             .map(|event| {
-                let facts = facts::facts(event, &self.rule, &surroundings);
+                let mut facts = facts::facts(event, &self.rule, &surroundings);
+                // A file that is gone by now lacks what stood in it: a template that says so holds the digest.
+                let wish = &self.rule.asks.texts;
+                if let Err(why) = Learned::on(&plan.settings.ground).tell(&event.happening, wish, &mut facts) {
+                    tracing::warn!(rule = self.rule.name, event = %event.id, why, "facts of a file are not known");
+                }
                 let log = job_log(&facts);
                 (facts, log)
             })
@@ -394,7 +400,10 @@ impl Digest {
                 job_log: log.as_deref(),
             })
             .collect();
-        let mut facts = facts::facts(last, &self.rule, &surroundings);
+        let mut facts = match told.last() {
+            Some((facts, _)) => facts.clone(),
+            None => facts::facts(last, &self.rule, &surroundings),
+        };
         if self.shipped || gathers(&self.part) && self.rule.telling.group.is_some() {
             let each = told.iter().zip(events);
             let each = each

@@ -26,6 +26,7 @@ use crate::store::{EventFilter, GatherStep, Gathering, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// How keys of ladders begin.
@@ -497,8 +498,10 @@ impl Due {
             made.main.gathers.push(end);
             return Ok(());
         };
+        let learned = RefCell::default();
         let asked = Asked {
             event,
+            learned: &learned,
             rule,
             plan: &plan,
             store: &store,

@@ -73,6 +73,27 @@ pub fn media_type(name: &str, first: &[u8]) -> String {
     chosen.to_owned()
 }
 
+/// What a file is, for facts: by its first bytes where they tell, else by its name, else text or not. Unlike
+/// [`media_type`] it says what was found, dangerous or not.
+pub fn content_type(name: &str, first: &[u8]) -> String {
+    let first = &first[..first.len().min(SNIFF)];
+    let named = mime_guess::from_path(name).first_raw();
+    let found = infer::get(first).map(|kind| kind.mime_type());
+    // Many kinds of documents are archives inside; their name says which.
+    let archive = matches!(
+        found,
+        Some("application/zip" | "application/gzip" | "application/x-ole-storage")
+    );
+    let kind = match (found, named) {
+        (Some(_), Some(named)) if archive && named.starts_with("application/") => named,
+        (Some(found), _) => found,
+        (None, Some(named)) => named,
+        (None, None) if first.contains(&0) => UNKNOWN,
+        (None, None) => "text/plain",
+    };
+    kind.to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -105,6 +105,26 @@ impl Http {
         })
     }
 
+    /// Calls an address that is itself a secret, and takes any 2xx for a yes. What is told of a failure
+    /// names the host and nothing else of the address.
+    pub async fn ping(&self, url: &Url) -> Result<(), String> {
+        let request = reqwest::Request::new(reqwest::Method::GET, url.clone());
+        match self.exchange(request, &[]).await {
+            Ok(_) => Ok(()),
+            // Its own words may repeat the address, and so may the place it points to.
+            Err(Failure::Refused { host, refusal }) => Err(match refusal.symptom.http_status {
+                Some(status) => format!("{host} answered with status {status}"),
+                None => format!("{host} refused"),
+            }),
+            Err(Failure::Setting(_)) => {
+                Err("the address must be https (http to this machine only)".to_owned())
+            }
+            Err(failure @ (Failure::Unreached { .. } | Failure::Unreadable { .. })) => {
+                Err(failure.to_string())
+            }
+        }
+    }
+
     async fn exchange(&self, request: reqwest::Request, secrets: &[String]) -> Result<Answered, Failure> {
         let url = request.url().clone();
         let host = host(&url);

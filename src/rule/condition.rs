@@ -162,6 +162,11 @@ impl Condition {
         &self.0.whole.source
     }
 
+    /// The facts it names, as paths.
+    pub fn names(&self) -> &[Vec<String>] {
+        &self.0.whole.uses
+    }
+
     /// Decides. Pure; microseconds for the usual condition.
     ///
     /// An error means that these facts have values the condition cannot work with: neither yes nor

@@ -3,12 +3,14 @@
 //! | always | brought by |
 //! |---|---|
 //! | `event` `rule` `host` `now` `data` | every event |
-//! | `file` | `file_arrives` |
+//! | `file` | `file_arrives` `file_changes` `file_removed`; the first of a set |
+//! | `files` `set` | `file_arrives` with `together` |
 //! | `schedule` | `schedule` |
 //! | `job` | `job_succeeds` `job_fails` `job_finishes` `job_recovers`, and every outcome of work |
 //! | `expected` | `file_missing`, which brings `file` when it is over, and `job_missing`, with `job` |
 //! | `folder` | `folder_backlog` |
 //! | `job` | `job_runs_long`, too |
+//! | `cloudevent`, and what `data` holds besides | `event` |
 //! | `trouble` | `trouble` |
 //! | `case` | every trigger that opens a case, and the job triggers |
 //! | `group` | every mail of a rule with `group`: see [`gathered`] |
@@ -22,6 +24,7 @@
 pub mod gathered;
 
 use crate::event::{Event, FileRef, Kind};
+use crate::rule::demand;
 use crate::rule::index::Branch;
 use crate::rule::{Rule, Trigger};
 use crate::source::job::JobReport;
@@ -35,10 +38,18 @@ use std::path::PathBuf;
 pub enum TriggerWord {
     /// `file_arrives`: brings `file`.
     FileArrives,
+    /// `file_changes`: brings `file`.
+    FileChanges,
+    /// `file_removed`: brings `file` as last known, without what stands in it.
+    FileRemoved,
+    /// `file_arrives` with `together`: brings `file`, `files` and `set`.
+    FilesTogether,
     /// `schedule`: brings `schedule`.
     Schedule,
     /// `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`: bring `job`.
     Job,
+    /// `event`: brings `cloudevent`, and lays its data below the rule's own `data`.
+    Event,
     /// `trouble`: brings `trouble`.
     Trouble,
     /// `file_missing`: brings `expected`, and `file` when it came.
@@ -53,10 +64,14 @@ pub enum TriggerWord {
 
 impl TriggerWord {
     /// All of them.
-    pub const ALL: [TriggerWord; 8] = [
+    pub const ALL: [TriggerWord; 12] = [
         TriggerWord::FileArrives,
+        TriggerWord::FileChanges,
+        TriggerWord::FileRemoved,
+        TriggerWord::FilesTogether,
         TriggerWord::Schedule,
         TriggerWord::Job,
+        TriggerWord::Event,
         TriggerWord::Trouble,
         TriggerWord::FileMissing,
         TriggerWord::FolderBacklog,
@@ -64,12 +79,14 @@ impl TriggerWord {
         TriggerWord::JobRunsLong,
     ];
 
-    /// The fact it brings.
+    /// The fact that it is for.
     pub fn brings(self) -> &'static str {
         match self {
-            TriggerWord::FileArrives => "file",
+            TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FileRemoved => "file",
+            TriggerWord::FilesTogether => "files",
             TriggerWord::Schedule => "schedule",
             TriggerWord::Job => "job",
+            TriggerWord::Event => "cloudevent",
             TriggerWord::Trouble => "trouble",
             TriggerWord::FileMissing | TriggerWord::JobMissing => "expected",
             TriggerWord::FolderBacklog => "folder",
@@ -77,10 +94,23 @@ impl TriggerWord {
         }
     }
 
+    /// Whether a file is there that can be read, moved and attached.
+    pub fn has_file(self) -> bool {
+        matches!(
+            self,
+            TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FilesTogether
+        )
+    }
+
     /// Whether its events open cases, or are taken for such (a failing job).
     pub fn opens_case(self) -> bool {
         match self {
-            TriggerWord::FileArrives | TriggerWord::Schedule => false,
+            TriggerWord::FileArrives
+            | TriggerWord::FileChanges
+            | TriggerWord::FileRemoved
+            | TriggerWord::FilesTogether
+            | TriggerWord::Schedule
+            | TriggerWord::Event => false,
             TriggerWord::Job
             | TriggerWord::Trouble
             | TriggerWord::FileMissing
@@ -91,11 +121,15 @@ impl TriggerWord {
     }
 
     /// What to write under `when:`, for people.
-    fn written(self) -> &'static str {
+    pub fn written(self) -> &'static str {
         match self {
             TriggerWord::FileArrives => "`file_arrives`",
+            TriggerWord::FileChanges => "`file_changes`",
+            TriggerWord::FileRemoved => "`file_removed`",
+            TriggerWord::FilesTogether => "`file_arrives` with `together`",
             TriggerWord::Schedule => "`schedule`",
             TriggerWord::Job => "`job_fails` (or another job trigger)",
+            TriggerWord::Event => "`event`",
             TriggerWord::Trouble => "`trouble`",
             TriggerWord::FileMissing => "`file_missing`",
             TriggerWord::FolderBacklog => "`folder_backlog`",
@@ -122,6 +156,9 @@ impl From<&Trigger> for TriggerWord {
     fn from(trigger: &Trigger) -> TriggerWord {
         match trigger {
             Trigger::FileArrives { .. } => TriggerWord::FileArrives,
+            Trigger::FileChanges { .. } => TriggerWord::FileChanges,
+            Trigger::FileRemoved { .. } => TriggerWord::FileRemoved,
+            Trigger::FilesTogether { .. } => TriggerWord::FilesTogether,
             Trigger::Schedule(_) => TriggerWord::Schedule,
             Trigger::JobSucceeds(_)
             | Trigger::JobFails(_)
@@ -133,6 +170,7 @@ impl From<&Trigger> for TriggerWord {
                 Kind::JobRunsLong => TriggerWord::JobRunsLong,
                 _ => TriggerWord::FileMissing,
             },
+            Trigger::Event { .. } => TriggerWord::Event,
             Trigger::Trouble(_) => TriggerWord::Trouble,
         }
     }
@@ -217,7 +255,7 @@ impl Vocabulary {
         let Some(root) = path.first() else {
             return Ok(());
         };
-        if root == "data" && self.data.is_none() {
+        if root == "data" && self.data.is_none() || self.is_open(path) {
             return Ok(());
         }
         let roots: Vec<&Value> = self
@@ -237,6 +275,16 @@ impl Vocabulary {
             }
         }
         worst.map_or(Ok(()), Err)
+    }
+
+    /// Whether that is for somebody else to say: what an emitted event holds.
+    fn is_open(&self, path: &[String]) -> bool {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        self.triggers.contains(&TriggerWord::Event)
+            && matches!(
+                words.as_slice(),
+                ["data", ..] | ["cloudevent", "data" | "extensions", ..]
+            )
     }
 
     /// Whether every event of the rule brings the fact of that name (`file`).
@@ -333,11 +381,28 @@ impl Vocabulary {
         };
         for &trigger in &self.triggers {
             let (when, mut facts) = match trigger {
-                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample_file() })),
+                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample_file(false) })),
+                TriggerWord::FileChanges => ("a file changes", json!({ "file": sample_file(true) })),
+                TriggerWord::FileRemoved => ("a file is removed", json!({ "file": sample_ref().facts() })),
+                TriggerWord::FilesTogether => ("a set of files is complete", sample_set()),
                 TriggerWord::Schedule => (
                     "the schedule is due",
                     json!({ "schedule": {
                         "due": "2026-03-02T02:00:00+01:00", "late": 0, "missed": false,
+                    }}),
+                ),
+                TriggerWord::Event => (
+                    "an event is emitted",
+                    json!({ "cloudevent": {
+                        "id": "A234-1234-1234",
+                        "source": "//host/backup",
+                        "type": "com.example.backup.finished",
+                        "subject": "db1",
+                        "time": "2026-03-02T08:30:00+01:00",
+                        "dataschema": "",
+                        "extensions": {},
+                        "data": {},
+                        "depth": 0,
                     }}),
                 ),
                 TriggerWord::Trouble => (
@@ -388,8 +453,12 @@ impl Vocabulary {
             (TriggerWord::JobRunsLong, None | Some(Branch::Recovery)) => Kind::JobRunsLong,
             (_, Some(Branch::Failure)) | (TriggerWord::Job, None) => Kind::JobFails,
             (_, Some(_)) => Kind::JobSucceeds,
-            (TriggerWord::FileArrives, None) => Kind::FileArrives,
+            (TriggerWord::FileRemoved, None) => Kind::FileRemoved,
+            (TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FilesTogether, None) => {
+                Kind::FileArrives
+            }
             (TriggerWord::Schedule, None) => Kind::Schedule,
+            (TriggerWord::Event, None) => Kind::Event,
             (TriggerWord::Trouble, None) => Kind::Trouble,
         };
         let mut facts = Map::new();
@@ -434,7 +503,12 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     let mut facts = happening.facts.clone();
     // A step that moved the file left the facts of its old place.
     if let Some(file) = &happening.file {
-        facts.insert("file".to_owned(), file.facts());
+        file.refresh(&mut facts);
+    }
+    if happening.kind != Kind::FileArrives && happening.origin.is_none() {
+        // Only a source of ours tells which files belong together: they may be attached.
+        facts.remove("files");
+        facts.remove("set");
     }
     if let Some(Value::Object(job)) = facts.get_mut("job") {
         job.insert("recovered".to_owned(), Value::Bool(event.recovers));
@@ -466,10 +540,7 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
         };
         facts.insert("case".to_owned(), json!(case));
     }
-    let data = match &rule.data {
-        Value::Null => json!({}),
-        data => data.clone(),
-    };
+    let data = data(facts.get("cloudevent"), &rule.data);
     facts.insert("data".to_owned(), data);
     Value::Object(facts)
 }
@@ -502,6 +573,20 @@ pub fn case_key(event: &Event, rule: &str) -> Option<String> {
         (None, Kind::JobFails | Kind::JobSucceeds) if !own => Some(format!("job:{}", happening.subject)),
         (None, _) => None,
     }
+}
+
+/// The rule's own `data`, and below it what an emitted event says, if that is a group of facts.
+fn data(emitted: Option<&Value>, own: &Value) -> Value {
+    let mut data = match emitted.and_then(|emitted| emitted.get("data")) {
+        Some(Value::Object(said)) => said.clone(),
+        _ => Map::new(),
+    };
+    match own {
+        Value::Null => {}
+        Value::Object(own) => data.extend(own.clone()),
+        other => return other.clone(),
+    }
+    Value::Object(data)
 }
 
 /// Steps from `value`, which is `path[0]`, down the rest of `path`.
@@ -567,14 +652,35 @@ fn sample_case() -> Value {
     })
 }
 
-fn sample_file() -> Value {
+fn sample_ref() -> FileRef {
     FileRef {
         root: PathBuf::from("/srv/drop/invoices"),
         relative: PathBuf::from("2026/invoice-0815.pdf"),
         size: 48_213,
         mtime_ns: 1_772_436_600_000_000_000,
     }
-    .facts()
+}
+
+fn sample_file(changed: bool) -> Value {
+    let mut facts = sample_ref().facts();
+    facts["changed"] = json!(changed);
+    for (name, value) in demand::sample() {
+        facts[name] = value;
+    }
+    facts
+}
+
+fn sample_set() -> Value {
+    let member = |extension: &str| FileRef {
+        relative: PathBuf::from(format!("2026/invoice-0815.{extension}")),
+        ..sample_ref()
+    };
+    let facts = |file: FileRef| file.facts();
+    json!({
+        "file": sample_file(false),
+        "files": [facts(sample_ref()), facts(member("sig")), facts(member("xml"))],
+        "set": { "key": "invoice-0815", "count": 3 },
+    })
 }
 
 /// What an absence brings, while it lasts or when it is over.
@@ -649,7 +755,7 @@ fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
         }
         _ if over => (
             "the missing file came",
-            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_file() }),
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_file(false) }),
         ),
         _ => (
             "a file is missing",

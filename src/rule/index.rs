@@ -5,10 +5,12 @@
 //!
 //! | event | looked up by | then |
 //! |---|---|---|
-//! | `file_arrives` | the watch that saw it | pattern, ignore, depth, size |
+//! | `file_arrives` | the watch that saw it | pattern, ignore, depth, size; a new version; the set it completes |
+//! | `file_removed` | the watch that knew it | pattern, ignore, depth |
 //! | `schedule` | the rule's name | |
 //! | `job_*` | the job's name, or one set of all patterns | how it ended |
 //! | `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long` | the expectation's id | |
+//! | `event` | its type, or one set of all patterns | its source |
 //! | `trouble` | its kind | |
 //! | the outcome of a rule's work | the rule's name | how it ended |
 //!
@@ -18,8 +20,9 @@
 
 use crate::event::{Does, Event, Kind};
 use crate::rule::{Outcome, Rule, Trigger};
+use crate::source::Wanted;
 use globset::{GlobMatcher, GlobSet, GlobSetBuilder};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Which outcome of a rule's own work.
@@ -77,7 +80,10 @@ pub struct Rules {
     rules: Vec<Arc<Rule>>,
     by_name: HashMap<String, usize>,
     by_watch: HashMap<String, Vec<Bound>>,
-    jobs: Jobs,
+    /// What rules call files that belong together.
+    sets: HashSet<String>,
+    jobs: Names,
+    events: Names,
     by_expectation: HashMap<String, Vec<Bound>>,
     troubles: HashMap<String, Vec<Bound>>,
     any_trouble: Vec<Bound>,
@@ -90,9 +96,9 @@ struct Bound {
     trigger: usize,
 }
 
-/// Job triggers: names to the letter in a map, patterns in one set.
+/// Triggers by a name, of a job or a type of event: names to the letter in a map, patterns in one set.
 #[derive(Debug, Default)]
-struct Jobs {
+struct Names {
     exact: HashMap<String, Vec<Bound>>,
     set: GlobSet,
     /// What each pattern of `set` belongs to.
@@ -108,27 +114,30 @@ impl Rules {
             rules: rules.into_iter().map(Arc::new).collect(),
             ..Rules::default()
         };
-        let mut patterns = Vec::new();
+        let (mut jobs, mut events) = (Vec::new(), Vec::new());
         for (at, rule) in index.rules.iter().enumerate() {
             index.by_name.entry(rule.name.clone()).or_insert(at);
             for (trigger, what) in rule.triggers.iter().enumerate() {
                 let bound = Bound { rule: at, trigger };
                 match what {
-                    Trigger::FileArrives { watch, .. } => {
+                    Trigger::FileArrives { watch, .. }
+                    | Trigger::FileChanges { watch, .. }
+                    | Trigger::FileRemoved { watch, .. } => {
                         index.by_watch.entry(watch.clone()).or_default().push(bound);
+                    }
+                    Trigger::FilesTogether { watch, set, .. } => {
+                        index.by_watch.entry(watch.clone()).or_default().push(bound);
+                        index.sets.insert(set.clone());
                     }
                     // Found by the rule's name.
                     Trigger::Schedule(_) => {}
                     Trigger::JobSucceeds(job)
                     | Trigger::JobFails(job)
                     | Trigger::JobFinishes(job)
-                    | Trigger::JobRecovers(job) => {
-                        let pattern = job.glob().glob();
-                        if pattern.contains(['*', '?', '[', ']', '{', '}', '\\']) {
-                            patterns.push((job.clone(), bound));
-                        } else {
-                            let exact = &mut index.jobs.exact;
-                            exact.entry(pattern.to_owned()).or_default().push(bound);
+                    | Trigger::JobRecovers(job) => index.jobs.add(job, bound, &mut jobs),
+                    Trigger::Event { types, .. } => {
+                        for pattern in types {
+                            index.events.add(pattern, bound, &mut events);
                         }
                     }
                     Trigger::Absence(expectation) => {
@@ -144,7 +153,8 @@ impl Rules {
                 }
             }
         }
-        index.jobs.take_patterns(patterns);
+        index.jobs.take_patterns(jobs);
+        index.events.take_patterns(events);
         index
     }
 
@@ -212,7 +222,9 @@ impl Rules {
     fn candidates(&self, event: &Event) -> Vec<Bound> {
         let happening = &event.happening;
         match happening.kind {
-            Kind::FileArrives => self.by_watch.get(&happening.source).cloned().unwrap_or_default(),
+            Kind::FileArrives | Kind::FileRemoved => {
+                self.by_watch.get(&happening.source).cloned().unwrap_or_default()
+            }
             Kind::Schedule => {
                 let Some(&rule) = self.by_name.get(&happening.source) else {
                     return Vec::new();
@@ -228,6 +240,7 @@ impl Rules {
                 let of = self.by_expectation.get(&happening.source);
                 of.cloned().unwrap_or_default()
             }
+            Kind::Event => self.events.named(&happening.subject),
             Kind::Trouble => {
                 let kind = happening
                     .facts
@@ -238,7 +251,6 @@ impl Rules {
                 let of_kind = self.troubles.get(kind).into_iter().flatten();
                 of_kind.chain(&self.any_trouble).copied().collect()
             }
-            _ => Vec::new(),
         }
     }
 
@@ -253,15 +265,36 @@ impl Rules {
 
     /// Whether `event` really meets the trigger.
     fn meets(&self, bound: Bound, event: &Event) -> bool {
+        let happening = &event.happening;
+        let came = happening.kind == Kind::FileArrives;
+        let set = happening.facts.get("set");
+        let wants = |wanted: &Wanted| {
+            let file = happening.file.as_ref();
+            file.is_some_and(|file| wanted.wants(&file.relative, file.size))
+        };
         match &self.rules[bound.rule].triggers[bound.trigger] {
-            Trigger::FileArrives { wanted, .. } => event
-                .happening
-                .file
-                .as_ref()
-                .is_some_and(|file| wanted.wants(&file.relative, file.size)),
+            Trigger::FileArrives { wanted, .. } => came && set.is_none() && wants(wanted),
+            Trigger::FileChanges { wanted, .. } => {
+                let changed = happening.facts.get("file").and_then(|file| file.get("changed"));
+                came && set.is_none() && changed == Some(&true.into()) && wants(wanted)
+            }
+            Trigger::FileRemoved { wanted, .. } => !came && wants(wanted),
+            Trigger::FilesTogether {
+                wanted, set: ours, ..
+            } => {
+                let id = set
+                    .and_then(|set| set.get("id"))
+                    .and_then(serde_json::Value::as_str);
+                // One that was recorded before the setup changed is asked about by what it is made of.
+                let known = id.is_some_and(|id| self.sets.contains(id));
+                came && set.is_some() && if known { id == Some(ours) } else { wants(wanted) }
+            }
             Trigger::Schedule(_) | Trigger::JobFinishes(_) | Trigger::Absence(_) | Trigger::Trouble(_) => {
                 true
             }
+            Trigger::Event { source, .. } => source
+                .as_ref()
+                .is_none_or(|source| source.is_match(&event.happening.source)),
             Trigger::JobSucceeds(_) => event.happening.kind == Kind::JobSucceeds,
             Trigger::JobFails(_) => event.happening.kind == Kind::JobFails || self.over(bound, event),
             Trigger::JobRecovers(_) => event.happening.kind == Kind::JobSucceeds && event.recovers,
@@ -269,7 +302,17 @@ impl Rules {
     }
 }
 
-impl Jobs {
+impl Names {
+    /// Notes one trigger; its pattern, if it is one, goes into `patterns` for the set of all.
+    fn add(&mut self, name: &GlobMatcher, bound: Bound, patterns: &mut Vec<(GlobMatcher, Bound)>) {
+        let text = name.glob().glob();
+        if text.contains(['*', '?', '[', ']', '{', '}', '\\']) {
+            patterns.push((name.clone(), bound));
+        } else {
+            self.exact.entry(text.to_owned()).or_default().push(bound);
+        }
+    }
+
     fn take_patterns(&mut self, patterns: Vec<(GlobMatcher, Bound)>) {
         let mut set = GlobSetBuilder::new();
         for (pattern, _) in &patterns {
@@ -332,9 +375,11 @@ pub(super) mod tests {
             work: Vec::new(),
             overlap: Overlap::Queue,
             mails: Vec::new(),
+            emits: Vec::new(),
             on_success: Outcome::default(),
             on_failure: Outcome::default(),
             on_recovery: Outcome::default(),
+            asks: crate::rule::demand::Asks::default(),
             ladder: crate::rule::ladder::Ladder::default(),
             telling: crate::rule::gather::Telling::default(),
         }
@@ -556,6 +601,39 @@ pub(super) mod tests {
             .facts
             .insert("trouble".to_owned(), json!({ "kind": "watch" }));
         assert_eq!(names(&rules, &trouble), ["mail", "any"]);
+    }
+
+    fn emitted(types: &[&str], source: Option<&str>) -> Trigger {
+        let any = |pattern: &&str| Glob::new(pattern).unwrap().compile_matcher();
+        Trigger::Event {
+            types: types.iter().map(any).collect(),
+            source: source.as_ref().map(any),
+        }
+    }
+
+    #[test]
+    fn an_emitted_event_is_found_by_type_and_source_and_not_by_the_rule_that_emitted_it() {
+        let rules = Rules::new(vec![
+            with("exact", vec![emitted(&["com.example.done"], None)]),
+            with(
+                "glob",
+                vec![emitted(&["com.example.*", "com.example.done"], None)],
+            ),
+            with("whose", vec![emitted(&["com.*"], Some("//db/*"))]),
+            with("other", vec![emitted(&["com.example"], None)]),
+        ]);
+        let mut done = event(Kind::Event, "//db/1", "com.example.done");
+        assert_eq!(names(&rules, &done), ["exact", "glob", "whose"]);
+        done.happening.source = "//web/1".to_owned();
+        assert_eq!(names(&rules, &done), ["exact", "glob"]);
+        done.happening.origin = Some(Origin {
+            rule: "glob".to_owned(),
+            event: EventId(0),
+        });
+        assert_eq!(names(&rules, &done), ["exact"]);
+        done.happening.subject = "com.exampledone".to_owned();
+        done.happening.origin = None;
+        assert!(names(&rules, &done).is_empty());
     }
 
     #[test]

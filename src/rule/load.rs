@@ -9,15 +9,19 @@
 //! |---|---|
 //! | [`trigger`] | `when:` and the watches it needs |
 //! | [`absence`] | those of them with a deadline or a limit |
+//! | [`files`] | which files, and which belong together |
 //! | [`words`] | what a rule's texts may say |
 //! | [`mail`] | `mail:` |
 //! | [`telling`] | `group:`, `throttle:`, `quiet_hours:` |
 //! | [`work`] | `run:`, `move:`, `copy:`, `delete:` |
 //! | [`ladder`] | `remind:`, `escalate:` |
+//! | [`emit`] | `event:` and `emit:` |
 //! | [`circle`] | rules whose work would start themselves again |
 
 pub mod absence;
 pub mod circle;
+pub mod emit;
+pub mod files;
 pub mod ladder;
 pub mod mail;
 pub mod sample;
@@ -34,6 +38,7 @@ use crate::config::settings::Settings;
 use crate::config::{schema, shape};
 use crate::mail::address::Address;
 use crate::rule::condition::Condition;
+use crate::rule::demand::Asks;
 use crate::rule::index::Branch;
 use crate::rule::load::words::Words;
 use crate::rule::{Outcome, Rule};
@@ -110,6 +115,8 @@ pub fn load(dir: &Path, away: Away) -> Result<Setup, Vec<Problem>> {
         listeners: Vec::new(),
         rules: Vec::new(),
         written: checked.settings.written_out().cloned().collect(),
+        asks: Asks::default(),
+        ignored: String::new(),
     };
     let files = loader.files();
     let documents: Vec<Document> = files
@@ -267,6 +274,10 @@ struct Loader<'a> {
     listeners: Vec<(String, Problem)>,
     rules: Vec<Rule>,
     written: BTreeSet<Address>,
+    /// What the rule at hand must know of a file, as far as it was read.
+    asks: Asks,
+    /// The `ignore` patterns of the trigger at hand.
+    ignored: String,
 }
 
 impl Loader<'_> {
@@ -393,6 +404,7 @@ impl Loader<'_> {
         damage: Damage,
     ) -> Option<Rule> {
         let damaged = damage.rule;
+        self.asks = Asks::default();
         let when = at.key("when");
         let many = raw.when.0.len();
         let triggers: Vec<_> = raw
@@ -410,7 +422,12 @@ impl Loader<'_> {
         let condition = source.and_then(|source| {
             let spot = at.key("if");
             match Condition::compile(source, words.all()) {
-                Ok(condition) => Some(condition),
+                Ok(condition) => {
+                    for path in condition.names() {
+                        self.asks.condition.note(path);
+                    }
+                    Some(condition)
+                }
                 Err(error) => {
                     let spot = error
                         .offset
@@ -451,6 +468,22 @@ impl Loader<'_> {
             }
         }
         let of_cases = raw.when.0.iter().all(ladder::opens_case);
+        let mut emits = Vec::new();
+        if let Some(written) = &raw.emit {
+            let words = if has_work { &success } else { &words };
+            let prepared = self.emits(&at.key("emit"), &name, written, words);
+            if has_work && raw.on_success.is_some() {
+                self.complain(
+                    at.name("emit")
+                        .error("does this event come before or after the work?")
+                        .hint("with `on_success`, write it there: on_success: { emit: .. }"),
+                );
+            } else if has_work {
+                on_success.emits = prepared;
+            } else {
+                emits = prepared;
+            }
+        }
         let outcome = |loader: &mut Self, key: &str, written: Option<&raw::Outcome>, branch| {
             let Some(written) = written else {
                 return Outcome::default();
@@ -472,8 +505,9 @@ impl Loader<'_> {
             } else {
                 told
             };
-            // Without work, what is over is the case, and there is no job to speak of.
-            let words = words_of(has_work.then_some(branch));
+            // Without work, what is over is the case: an absence then says what came, and there is no job of ours.
+            let ended = has_work || kinds.iter().any(|kind| kind.is_absence());
+            let words = words_of(ended.then_some(branch));
             let said = words.clone().with_telling(told.0, told.1);
             loader.outcome(&at.key(key), &name, written, (&words, &said), damaged)
         };
@@ -481,6 +515,7 @@ impl Loader<'_> {
             let made = outcome(self, "on_success", Some(written), Branch::Success);
             on_success.work = made.work;
             on_success.mails.extend(made.mails);
+            on_success.emits.extend(made.emits);
         }
         let on_failure = outcome(self, "on_failure", raw.on_failure.as_ref(), Branch::Failure);
         let on_recovery = outcome(self, "on_recovery", raw.on_recovery.as_ref(), Branch::Recovery);
@@ -494,6 +529,7 @@ impl Loader<'_> {
         let idle = !has_work
             && raw.mail.is_none()
             && raw.escalate.is_none()
+            && raw.emit.is_none()
             && [&raw.on_success, &raw.on_failure, &raw.on_recovery]
                 .iter()
                 .all(|outcome| outcome.is_none());
@@ -517,9 +553,11 @@ impl Loader<'_> {
             work,
             overlap,
             mails,
+            emits,
             on_success,
             on_failure,
             on_recovery,
+            asks: std::mem::take(&mut self.asks),
             ladder,
             telling,
         })
@@ -545,7 +583,12 @@ impl Loader<'_> {
             .as_ref()
             .map(|mails| self.mails(&at.key("mail"), mails, said, damaged))
             .unwrap_or_default();
-        Outcome { work, mails }
+        let emits = raw
+            .emit
+            .as_ref()
+            .map(|emits| self.emits(&at.key("emit"), rule, emits, words))
+            .unwrap_or_default();
+        Outcome { work, mails, emits }
     }
 
     /// A complaint about a folder that is not there: an error, or a warning where that may pass.

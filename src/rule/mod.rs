@@ -2,9 +2,12 @@
 //! the rules an event concerns; [`load`] makes rules from files, [`condition`] is `if:`.
 
 pub mod condition;
+pub mod demand;
+pub mod emit;
 pub mod facts;
 pub mod fuse;
 pub mod gather;
+pub mod guess;
 pub mod index;
 pub mod ladder;
 pub mod load;
@@ -13,6 +16,8 @@ pub mod quiet;
 use crate::action::email::MailSpec;
 use crate::action::{Overlap, StepSpec};
 use crate::rule::condition::Condition;
+use crate::rule::demand::Asks;
+use crate::rule::emit::EmitSpec;
 use crate::rule::gather::Telling;
 use crate::rule::ladder::Ladder;
 use crate::source::Wanted;
@@ -42,6 +47,8 @@ pub struct Rule {
     pub overlap: Overlap,
     /// Mails sent at once; empty when there is work (they are in `on_success` then).
     pub mails: Vec<MailSpec>,
+    /// Events for other rules, emitted at once; empty when there is work, as with mails.
+    pub emits: Vec<EmitSpec>,
     /// After the work ended well.
     pub on_success: Outcome,
     /// After it ended badly.
@@ -49,6 +56,8 @@ pub struct Rule {
     /// After it ended well for the first time since a failure; besides `on_success`. Without work: when a case is
     /// over that the rule told of.
     pub on_recovery: Outcome,
+    /// What it must know of a file beyond name and size, by where it says so.
+    pub asks: Asks,
     /// How its mails are gathered before they leave.
     pub telling: Telling,
     /// What it says while a case stays open that it told of.
@@ -72,6 +81,29 @@ pub enum Trigger {
         /// What this rule looks for there.
         wanted: Wanted,
     },
+    /// The same, where the file was known and has another content now.
+    FileChanges {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+    },
+    /// A file that was known went away.
+    FileRemoved {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+    },
+    /// Files that belong together have all settled.
+    FilesTogether {
+        /// `source::Watch::id`.
+        watch: String,
+        /// What this rule looks for there.
+        wanted: Wanted,
+        /// `source::together::Together::id`.
+        set: String,
+    },
     /// A calendar time; the source's name is the rule's.
     Schedule(Schedule),
     /// A job with such a name ended well.
@@ -84,8 +116,27 @@ pub enum Trigger {
     JobRecovers(GlobMatcher),
     /// Something did not come by its deadline, or goes on for too long; its cases open and close.
     Absence(Box<Expectation>),
+    /// Somebody emitted an event.
+    Event {
+        /// Of one of these types.
+        types: Vec<GlobMatcher>,
+        /// From such a source.
+        source: Option<GlobMatcher>,
+    },
     /// Something of ours needs a person: any of these kinds (`watch`, `account`, `mail`, `rule`).
     Trouble(Vec<String>),
+}
+
+impl Trigger {
+    /// The watch, and what is looked for there, where it is met by files that come.
+    pub fn arrival(&self) -> Option<(&str, &Wanted)> {
+        match self {
+            Trigger::FileArrives { watch, wanted }
+            | Trigger::FileChanges { watch, wanted }
+            | Trigger::FilesTogether { watch, wanted, .. } => Some((watch, wanted)),
+            _ => None,
+        }
+    }
 }
 
 /// What follows an outcome.
@@ -95,11 +146,13 @@ pub struct Outcome {
     pub work: Vec<StepSpec>,
     /// Whom to tell.
     pub mails: Vec<MailSpec>,
+    /// Events for other rules.
+    pub emits: Vec<EmitSpec>,
 }
 
 impl Outcome {
     /// Whether anything follows.
     pub fn says_something(&self) -> bool {
-        !self.work.is_empty() || !self.mails.is_empty()
+        !self.work.is_empty() || !self.mails.is_empty() || !self.emits.is_empty()
     }
 }

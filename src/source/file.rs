@@ -377,6 +377,8 @@ mod tests {
                 min_size: 0,
                 max_size: None,
             }],
+            removed: Vec::new(),
+            sets: Vec::new(),
             scan_every: Duration::from_secs(3600),
         }
     }

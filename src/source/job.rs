@@ -9,6 +9,7 @@
 
 use crate::entry::EntryId;
 use crate::event::{FileRef, Kind, NewEvent, Origin};
+use crate::source::running;
 use crate::store::{Batch, Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,7 @@ pub fn outcome(
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     if let Some(file) = &file {
-        facts.insert("file".to_owned(), file.facts());
+        file.refresh(&mut facts);
     }
     facts.insert("job".to_owned(), serde_json::to_value(report).unwrap_or_default());
     NewEvent {
@@ -155,9 +156,11 @@ pub async fn pick_up(state: &Path, store: &Store) -> Result<usize, StoreError> {
     let mut recorded = 0;
     // One by one: they are few, and none waits for another that fails.
     for (path, left) in waiting.unwrap_or_default() {
+        let mark = running::mark_of(&left.key);
         let event = outcome(&left.report, None, &Map::new(), None, left.key);
         let batch = Batch {
             events: vec![event],
+            unmarked: mark.into_iter().collect(),
             ..Batch::default()
         };
         store.record(batch).await?;

@@ -80,6 +80,16 @@ impl Memory {
             .is_some_and(|known| known.content == part(content) && known.seen & (GONE | LEFT) == 0)
     }
 
+    /// Whether what is there now is another version of a file that was known, and not a file that came: one that
+    /// was away for certain, or that came while the first look was under way, is none.
+    pub fn is_new_version(&self, relative: &Path, meta: Meta) -> bool {
+        let like = self.like(meta);
+        self.files.get(&self.name(relative)).is_some_and(|known| {
+            let came = known.seen & LEFT != 0 && (known.like == like || known.seen & FIRST != 0);
+            known.seen & GONE == 0 && !came
+        })
+    }
+
     /// How often something has arrived under this path.
     pub fn arrivals(&self, relative: &Path) -> u32 {
         self.files
@@ -180,6 +190,13 @@ impl Memory {
         let name = self.name(relative);
         if let Some(known) = self.files.get_mut(&name) {
             known.seen |= LEFT;
+        }
+    }
+
+    /// The same for several.
+    pub fn leave_all(&mut self, paths: &[std::path::PathBuf]) {
+        for path in paths {
+            self.leave(path);
         }
     }
 

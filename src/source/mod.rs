@@ -6,19 +6,26 @@
 //! | [`schedule`] | calendar times | the wall clock |
 //! | [`absence`] | what did not come, and what goes on for too long | the journal, the watches, the wall clock |
 //! | [`job`] | jobs that ended | what delivery settled, and `tidings exec` |
+//! | [`running`] | jobs that run, and those nobody reports any more | leases, and marks of `tidings exec` |
+//! | [`emitted`] | events that somebody emits | `tidings emit`, a drop folder, rules that emit |
 
 pub mod absence;
+pub mod contents;
+pub mod emitted;
 pub mod file;
 pub mod fs_kind;
 pub mod job;
 pub mod memory;
 pub mod root;
+pub mod running;
 pub mod scan;
 pub mod schedule;
 pub mod settle;
+pub mod together;
 pub mod wanted;
 pub mod watch;
 
+use crate::source::together::Together;
 use crate::source::wanted::Ignore;
 use crate::template::Text;
 use globset::GlobMatcher;
@@ -40,6 +47,10 @@ pub struct Watch {
     pub existing: Existing,
     /// What the rules look for here. A file that meets none is remembered, but is no event.
     pub wanted: Vec<Wanted>,
+    /// Those of them that want to hear of files that go away.
+    pub removed: Vec<Wanted>,
+    /// Files that belong together, as rules ask for them; `wanted` has them too.
+    pub sets: Vec<Together>,
     /// Time between two full scans that run whatever the notifications say.
     pub scan_every: Duration,
 }

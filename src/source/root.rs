@@ -176,12 +176,17 @@ impl Root {
         }
     }
 
+    /// Opens what is at this path below the root for reading. The caller asks whether it is a regular file.
+    pub fn file(&self, relative: &Path) -> Result<File, Errno> {
+        // Without NONBLOCK, opening a FIFO that took the file's name would wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        self.below(relative, flags).map(File::from)
+    }
+
     /// A hash of the content, or `None` when the file is not, or no longer, the one of `meta`.
     pub fn fingerprint(&self, relative: &Path, meta: Meta) -> std::io::Result<Option<[u8; 32]>> {
-        // Without NONBLOCK, opening a FIFO that took the file's name would wait for its writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut file = match self.below(relative, flags) {
-            Ok(handle) => File::from(handle),
+        let mut file = match self.file(relative) {
+            Ok(file) => file,
             Err(errno) if missing(errno) == Look::Gone => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };

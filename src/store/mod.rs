@@ -42,7 +42,8 @@
 //! | verb | atomic | said twice |
 //! |---|---|---|
 //! | [`record`](Store::record) | events, the cases they open and close, seen files, baselines, marks | a key is taken once; the first id comes back, `fresh` is false |
-//! | [`admit`](Store::admit) | entries, verdicts, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
+//! | [`record_removed`](Store::record_removed) | each file gone and its event, or neither | it is known |
+//! | [`admit`](Store::admit) | entries, verdicts, events that rules emit, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
 //! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files, cases of [`Also`] | refused: the lease is over |
@@ -302,6 +303,8 @@ pub struct Batch {
     pub baselines: Vec<WatchMemory>,
     /// Small values by key.
     pub marks: Vec<(String, Value)>,
+    /// Keys of marks that are taken away.
+    pub unmarked: Vec<String>,
 }
 
 /// What became of one event of a [`Batch`].
@@ -381,6 +384,8 @@ pub struct Admission {
     /// Cases that are over: of their entries those that wait still, and are only right while the case is
     /// open, are cancelled.
     pub over: Vec<String>,
+    /// What rules emit because of it: recorded with it.
+    pub events: Vec<NewEvent>,
     /// What each rule said. Replaces the verdicts of an earlier dispatch of the same event.
     pub verdicts: Vec<RuleVerdict>,
     /// The one case that stands for all entries of this admission that are held: it is opened, unless one is
@@ -601,6 +606,26 @@ pub struct Lying {
     pub mtime_ns: i64,
     /// Since when it is known as it is.
     pub since: Timestamp,
+}
+
+/// A file that a complete scan no longer met, and whose going is to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Removal {
+    /// As it was known.
+    pub file: SeenFile,
+    /// What tells it.
+    pub event: NewEvent,
+}
+
+/// What became of a [`Removal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone from now on, and that is an event.
+    Told(EventId),
+    /// It was gone already, since we took it away ourselves: nothing to tell.
+    Known,
+    /// Work on this file waits or is being done, and may be what took it away: nothing was changed, ask again.
+    InHand,
 }
 
 /// A watch the store remembers.

@@ -10,8 +10,8 @@ use crate::store::sqlite::writer::{Tx, Urgency};
 use crate::store::sqlite::{self, Durable, Sqlite};
 use crate::store::{
     Admission, Admitted, Also, Batch, Case, EntryDetail, EntryFilter, EventDetail, EventFilter, Gathering,
-    Grant, INLINE_LIMIT, Inner, Lane, Lying, NewCase, Purged, Recorded, Recovery, RuleVerdict, SeenFile,
-    Store, StoreError, WatchMemory,
+    Grant, INLINE_LIMIT, Inner, Lane, Lying, NewCase, Purged, Recorded, Recovery, Removal, Removed,
+    RuleVerdict, SeenFile, Store, StoreError, WatchMemory,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -82,6 +82,13 @@ impl Store {
         self.write(move |tx| journal::record(tx, &batch, now)).await
     }
 
+    /// Records that files are gone, in one transaction, and says for each, in order, whether that is news. What
+    /// [`Also::gone`] marked before is not, and what may yet be marked so is not decided.
+    pub async fn record_removed(&self, removals: Vec<Removal>) -> Result<Vec<Removed>, StoreError> {
+        let now = self.now();
+        self.write(move |tx| files::remove(tx, &removals, now)).await
+    }
+
     /// Up to `limit` events that no rule was asked about yet, in the order of recording.
     pub async fn pending_events(&self, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.read(move |connection| journal::pending(connection, limit))
@@ -120,6 +127,12 @@ impl Store {
             .await?;
         }
         self.write(move |tx| outbox::insert(tx, &entry, true, now)).await
+    }
+
+    /// Whether an event is a trouble, or came of one through what rules did.
+    pub async fn is_of_a_trouble(&self, event: EventId) -> Result<bool, StoreError> {
+        self.read(move |connection| journal::is_of_a_trouble(connection, event))
+            .await
     }
 
     // ---- the outbox ----

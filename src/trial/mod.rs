@@ -1,6 +1,6 @@
 //! Tests of rules: what happens, and what must follow, played through on a clock that is moved by hand.
 //!
-//! Theory of operation. A [`Trial`] is a file's test as it is meant. A [`world::World`] is a folder of its own with a
+//! Theory of operation. A [`Trial`] is a file's test as it is meant. A world ([`world::play`]) is a folder of its own with a
 //! store in it, and the parts of the daemon made of the setup: the sources, the dispatcher, delivery. Nobody waits in
 //! it. It goes from instant to instant (the next happening, the next thing that is due), and at each lets every part
 //! do what it can until nothing moves. Then the clock goes on: a quiet year costs nothing.

@@ -38,7 +38,6 @@ pub fn happened(event: &Event) -> String {
             Some(file) => format!("the file {subject} arrived ({})", show::bytes(file.size)),
             None => format!("the file {subject} arrived"),
         },
-        Kind::FileChanges => format!("the file {subject} changed"),
         Kind::FileRemoved => format!("the file {subject} was removed"),
         Kind::FileMissing => open(
             format!("a file that was expected had not come: {subject}"),
@@ -94,7 +93,7 @@ fn fact<'a>(event: &'a Event, pointer: &str) -> Option<&'a str> {
 pub fn noticed(event: &Event) -> String {
     let happening = &event.happening;
     let mut text = match happening.kind {
-        Kind::FileArrives | Kind::FileChanges | Kind::FileRemoved => match &happening.file {
+        Kind::FileArrives | Kind::FileRemoved => match &happening.file {
             Some(file) => format!("Noticed in the watched folder {}", file.root.display()),
             None => "Noticed in a watched folder".to_owned(),
         },

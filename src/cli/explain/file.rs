@@ -292,10 +292,9 @@ async fn namesakes(store: &Store, name: &OsStr) -> Result<Vec<Event>, StoreError
 /// Rules that look for files in a watch.
 fn lookers<'a>(setup: &'a Setup, watch: &'a Watch) -> impl Iterator<Item = (&'a Rule, &'a Wanted)> {
     setup.rules.iter().flat_map(move |rule| {
-        rule.triggers.iter().filter_map(move |trigger| match trigger {
-            Trigger::FileArrives { watch: id, wanted } if *id == watch.id => Some((rule, wanted)),
-            _ => None,
-        })
+        let here = rule.triggers.iter().filter_map(Trigger::arrival);
+        here.filter(move |(id, _)| *id == watch.id)
+            .map(move |(_, wanted)| (rule, wanted))
     })
 }
 
@@ -343,18 +342,43 @@ fn why_not(wanted: &Wanted, file: &FileRef, size_is_known: bool) -> Option<Strin
 
 /// What a rule would make of its arrival.
 fn arrives(setup: &Setup, store: &Store, rule: &Rule, watch: &Watch, file: &FileRef) -> Answer {
+    let here = |trigger: &&Trigger| trigger.arrival().is_some_and(|(id, _)| id == watch.id);
+    let alone = rule.triggers.iter().filter(here);
+    if alone
+        .clone()
+        .all(|trigger| matches!(trigger, Trigger::FilesTogether { .. }))
+    {
+        let why = "it waits for the files that belong together with this one (`together`)";
+        return Answer::no(rule, why.to_owned());
+    }
+    let changes = |trigger: &Trigger| {
+        matches!(
+            trigger,
+            Trigger::FileChanges { .. } | Trigger::FilesTogether { .. }
+        )
+    };
+    let changed = alone.clone().all(changes);
+    let mut told = file.facts();
+    told["changed"] = changed.into();
     let happening = NewEvent {
         key: "explain".to_owned(),
         kind: Kind::FileArrives,
         source: watch.id.clone(),
         subject: shown(file.path().as_os_str()),
         time: Timestamp::now(),
-        facts: Map::from_iter([("file".to_owned(), file.facts())]),
+        facts: Map::from_iter([("file".to_owned(), told)]),
         file: Some(file.clone()),
         origin: None,
         case: None,
     };
-    decide(setup, store, rule, &supposed(happening, false), None)
+    let mut answer = decide(setup, store, rule, &supposed(happening, false), None);
+    if changed && answer.fires {
+        answer.why = match answer.why.as_str() {
+            "" => "only as a new version of a known file".to_owned(),
+            why => format!("only as a new version of a known file; {why}"),
+        };
+    }
+    answer
 }
 
 /// `2 mails: accepted, held`.

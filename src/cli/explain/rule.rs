@@ -98,13 +98,17 @@ pub async fn read(
     };
     done.open = store.entries(open).await?;
     for trigger in &rule.triggers {
-        let Trigger::FileArrives { watch, .. } = trigger else {
-            continue;
+        let watch = match trigger {
+            Trigger::FileRemoved { watch, .. } => watch,
+            other => match other.arrival() {
+                Some((watch, _)) => watch,
+                None => continue,
+            },
         };
-        if done.watches.iter().any(|(known, _)| known.id == *watch) {
+        if done.watches.iter().any(|(known, _)| known.id == watch) {
             continue;
         }
-        let Some(watch) = setup.watches.iter().find(|known| known.id == *watch) else {
+        let Some(watch) = setup.watches.iter().find(|known| known.id == watch) else {
             continue;
         };
         let mark = store.marks(&status::mark(&watch.id)).await?.pop();

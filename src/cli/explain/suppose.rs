@@ -5,6 +5,7 @@ use crate::action::StepSpec;
 use crate::action::email::{self, Composing, MailSpec};
 use crate::action::run::shown_command;
 use crate::event::{Event, EventId, NewEvent};
+use crate::rule::demand::Learned;
 use crate::rule::facts::{self, Surroundings};
 use crate::rule::index::Branch;
 use crate::rule::load::Setup;
@@ -82,7 +83,20 @@ pub fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: 
         host: crate::app::host(),
         now: now.to_zoned(zone),
     };
-    let facts = facts::facts(event, rule, &surroundings);
+    let mut facts = facts::facts(event, rule, &surroundings);
+    let mut learned = Learned::default();
+    for wish in [&rule.asks.condition, &rule.asks.texts] {
+        // Of a file that is not there everything else is told all the same.
+        if let Err(why) = learned.tell(&event.happening, wish, &mut facts)
+            && event
+                .happening
+                .file
+                .as_ref()
+                .is_some_and(|file| file.path().exists())
+        {
+            return Answer::no(rule, format!("it asks what stands in the file: {why}"));
+        }
+    }
     let with = Composing {
         settings: &setup.settings,
         templates: &setup.templates,

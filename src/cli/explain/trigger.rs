@@ -11,12 +11,23 @@ use globset::GlobMatcher;
 pub fn waits(trigger: &Trigger, watches: &[Watch]) -> String {
     let job = |job: &GlobMatcher, does: &str| format!("the job {} {does}", job.glob().glob());
     match trigger {
-        Trigger::FileArrives { watch, wanted } => {
+        Trigger::FileArrives { watch, wanted }
+        | Trigger::FileChanges { watch, wanted }
+        | Trigger::FileRemoved { watch, wanted }
+        | Trigger::FilesTogether { watch, wanted, .. } => {
             let root = watches.iter().find(|known| known.id == *watch).map_or_else(
                 || "its folder".to_owned(),
                 |known| known.root.display().to_string(),
             );
-            format!("a file `{}` arrives in {root}", wanted.matching.glob().glob())
+            let pattern = wanted.matching.glob().glob();
+            match trigger {
+                Trigger::FileChanges { .. } => format!("a known file `{pattern}` changes in {root}"),
+                Trigger::FileRemoved { .. } => format!("a file `{pattern}` goes away from {root}"),
+                Trigger::FilesTogether { .. } => {
+                    format!("files `{pattern}` that belong together are complete in {root}")
+                }
+                _ => format!("a file `{pattern}` arrives in {root}"),
+            }
         }
         Trigger::Schedule(schedule) => format!("the calendar says so: {}", schedule.describe()),
         Trigger::JobSucceeds(name) => job(name, "ends well"),

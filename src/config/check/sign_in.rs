@@ -302,7 +302,7 @@ impl Checker<'_> {
     }
 
     /// Where a secret comes from. `key` is where to point without showing the secret itself.
-    fn secret(&mut self, at: &At<'_>, key: &At<'_>, raw: RawSecret) -> SecretSource {
+    pub(super) fn secret(&mut self, at: &At<'_>, key: &At<'_>, raw: RawSecret) -> SecretSource {
         match raw {
             RawSecret::Literal(text) => {
                 // The line is shown with stars in its place.

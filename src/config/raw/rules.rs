@@ -1,6 +1,8 @@
 //! `rules/*.yaml`, as written.
 
 use crate::config::raw::absence::{FileMissing, FolderBacklog, JobMissing, JobRunsLong};
+use crate::config::raw::emit::{Emit, Event};
+use crate::config::raw::files::{CompleteWhen, FileRemoved, Together};
 use crate::config::raw::ladder::{Remind, Rung};
 use crate::config::raw::telling::{Group, QuietHours, Throttle};
 use crate::config::raw::{Glob, Many, Size, Template, Time};
@@ -41,6 +43,8 @@ pub struct Rule {
     pub delete: Option<bool>,
     /// Whom to tell. With work: after it ended well.
     pub mail: Option<Many<Mail>>,
+    /// Events for other rules. With work: after it ended well.
+    pub emit: Option<Many<Emit>>,
     /// What follows when the work ended well.
     pub on_success: Option<Outcome>,
     /// What follows when it ended badly.
@@ -66,6 +70,10 @@ pub struct Rule {
 pub enum Trigger {
     /// A file has settled in a folder: new, moved in, or a new version.
     FileArrives(Box<FileArrives>),
+    /// A known file has settled with another content.
+    FileChanges(Box<FileArrives>),
+    /// A known file went away, and not by work of ours.
+    FileRemoved(FileRemoved),
     /// A calendar time came due.
     Schedule(Schedule),
     /// A job with such a name ended well.
@@ -84,12 +92,14 @@ pub enum Trigger {
     JobMissing(Box<JobMissing>),
     /// A job still runs after the time it should need; over when it ends.
     JobRunsLong(JobRunsLong),
+    /// Somebody emitted an event of such a type.
+    Event(Event),
     /// Something of ours needs a person.
     Trouble(Trouble),
 }
 
 /// A file has settled in a folder.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileArrives {
     /// The folder.
@@ -108,8 +118,12 @@ pub struct FileArrives {
     pub max_size: Option<Size>,
     /// When a writer is done: auto, or how long a file must stand still. Default: auto.
     pub settle: Option<Settle>,
-    /// A file is done when another one of this name is there, as "{{file.name}}.done".
+    /// A file is done when another one is there: `marker`.
+    pub complete_when: Option<CompleteWhen>,
+    /// The same, shorter: a file is done when another one of this name is there, as "{{file.name}}.done".
     pub marker: Option<Template>,
+    /// Files that belong together make one event.
+    pub together: Option<Together>,
     /// What to do with files found on the very first look. Default: ignore.
     pub existing: Option<Existing>,
     /// What makes two files the same. Default: metadata.
@@ -263,6 +277,8 @@ pub struct Outcome {
     pub delete: Option<bool>,
     /// Whom to tell.
     pub mail: Option<Many<Mail>>,
+    /// Events for other rules.
+    pub emit: Option<Many<Emit>>,
 }
 
 /// A mail.

@@ -1,6 +1,7 @@
 //! `tidings.yaml`, as written.
 
 use crate::config::raw::absence::Calendar;
+use crate::config::raw::emit::{Alive, Emitted};
 use crate::config::raw::{Many, Secret, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -25,6 +26,10 @@ pub struct Settings {
     pub outbox: Option<Outbox>,
     /// Days on which deadlines do not count, by name: `except: NAME` of a rule.
     pub calendars: Option<BTreeMap<String, Calendar>>,
+    /// Where others drop events.
+    pub emitted: Option<Emitted>,
+    /// Whom to call while all is well: a dead-man's switch.
+    pub alive: Option<Alive>,
     /// The fuse: how many mails of one rule may go in an hour, or `none`. Default: 1000, then hold.
     pub limits: Option<Limits>,
 }

@@ -138,7 +138,10 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     rule.data = json!({ "team": "ap" });
     let mut brought = Map::new();
     brought.insert("rule".to_owned(), json!("forged"));
-    brought.insert("file".to_owned(), json!({ "name": "old.pdf" }));
+    brought.insert(
+        "file".to_owned(),
+        json!({ "name": "old.pdf", "changed": true, "lines": 3, "forged": 1 }),
+    );
     brought.insert(
         "job".to_owned(),
         serde_json::to_value(JobReport::default()).unwrap(),
@@ -165,6 +168,11 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     };
     let facts = facts(&event, &rule, &surroundings);
     assert_eq!(facts["file"]["name"], "b.pdf", "the file's present place");
+    assert_eq!(
+        facts["file"]["lines"], 3,
+        "what was read of it stays when it moves"
+    );
+    assert_eq!(facts["file"]["forged"], Value::Null);
     assert_eq!(facts["rule"]["name"], "invoices", "nobody speaks as the rule");
     assert_eq!(facts["job"]["recovered"], true);
     assert_eq!(facts["event"]["time"], "2026-07-01T12:00:00+02:00");
@@ -175,10 +183,47 @@ fn facts_of_an_event_are_those_the_vocabulary_promised() {
     let promised = Vocabulary::of(&[TriggerWord::FileArrives], Some(Branch::Success)).samples();
     for (root, value) in promised[0].as_object().unwrap() {
         let Some(parts) = value.as_object() else { continue };
-        for part in parts.keys() {
+        // What stands in the file is read where a rule asks for it.
+        let read = |part: &&String| root == "file" && demand::sample().iter().any(|(name, _)| name == part);
+        for part in parts.keys().filter(|part| !read(part)) {
             assert!(facts[root].get(part).is_some(), "{root}.{part} was promised");
         }
     }
+}
+
+#[test]
+fn what_an_event_says_is_for_its_sender_to_know() {
+    let path = |path: &str| path.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let event = Vocabulary::of(&[TriggerWord::Event], None).with_data(json!({ "own": 1 }));
+    for known in [
+        "data.own",
+        "data.any.thing",
+        "cloudevent.type",
+        "cloudevent.data.x.y",
+        "cloudevent.extensions.z",
+    ] {
+        assert!(event.knows(&path(known)).is_ok(), "{known}");
+    }
+    assert!(event.knows(&path("cloudevent.tpye")).is_err());
+    let file = Vocabulary::of(&[TriggerWord::FileArrives], None).with_data(json!({ "own": 1 }));
+    assert!(file.knows(&path("data.any")).is_err());
+    let unknown = file.knows(&path("cloudevent.type")).unwrap_err();
+    assert!(unknown.hint.unwrap().contains("`event` would bring"));
+}
+
+#[test]
+fn the_rules_own_data_lies_over_what_an_event_says() {
+    let said = json!({ "data": { "a": 1, "b": { "c": 2 } } });
+    assert_eq!(
+        data(Some(&said), &json!({ "a": 9 })),
+        json!({ "a": 9, "b": { "c": 2 } })
+    );
+    assert_eq!(
+        data(Some(&said), &Value::Null),
+        json!({ "a": 1, "b": { "c": 2 } })
+    );
+    assert_eq!(data(Some(&json!({ "data": "a text" })), &Value::Null), json!({}));
+    assert_eq!(data(None, &json!({ "a": 9 })), json!({ "a": 9 }));
 }
 
 proptest! {

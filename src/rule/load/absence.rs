@@ -412,5 +412,7 @@ fn watched(
         marker: None,
         existing: None,
         identity: None,
+        complete_when: None,
+        together: None,
     }
 }

@@ -1,15 +1,16 @@
-//! Rules whose work would start themselves again, straight or through others: a file moved to where
-//! it arrives again, a job that waits for its own end. A chain is fine; a circle never ends.
+//! Rules that would start themselves again, straight or through others: a file moved to where it
+//! arrives again, a job that waits for its own end, an event that its own rule hears. A chain is fine; a
+//! circle never ends.
 
 use crate::config::diagnostic::Problem;
 use crate::config::document::At;
-use crate::rule::Trigger;
 use crate::rule::load::sample::sample_name;
 use crate::rule::load::{Loader, trigger};
+use crate::rule::{Trigger, emit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What a rule's work sets off.
+/// What a rule sets off.
 #[derive(Debug)]
 pub struct Link {
     rule: String,
@@ -24,6 +25,8 @@ enum SetsOff {
     File(String),
     /// A job of the rule's name ends.
     Job,
+    /// An event of this type is emitted.
+    Event(String),
 }
 
 impl Loader<'_> {
@@ -45,6 +48,15 @@ impl Loader<'_> {
         });
     }
 
+    /// Remembers that a rule emits events of this type.
+    pub(super) fn tells(&mut self, at: &At<'_>, rule: &str, kind: &str) {
+        self.links.push(Link {
+            rule: rule.to_owned(),
+            sets_off: SetsOff::Event(kind.to_owned()),
+            problem: at.error("this event would lead to itself, for ever"),
+        });
+    }
+
     /// Complains about every link that closes a circle.
     pub(super) fn circles(&mut self) {
         let links = std::mem::take(&mut self.links);
@@ -54,8 +66,8 @@ impl Loader<'_> {
             let Some(from) = self.rules.iter().find(|rule| rule.name == link.rule) else {
                 continue;
             };
-            // Only what does work can be part of a circle; a mail starts nothing.
-            for to in self.rules.iter().filter(|rule| has_work(rule)) {
+            // Only what sets off something can be part of a circle; a mail starts nothing.
+            for to in self.rules.iter().filter(|rule| acts(rule)) {
                 let starts = match &link.sets_off {
                     SetsOff::Job => to
                         .triggers
@@ -63,6 +75,10 @@ impl Loader<'_> {
                         .filter_map(job_pattern)
                         .any(|pattern| pattern.is_match(&link.rule)),
                     SetsOff::File(target) => self.lands(target, from, to),
+                    SetsOff::Event(kind) => {
+                        let source = emit::source(&link.rule);
+                        to.triggers.iter().any(|trigger| hears(trigger, kind, &source))
+                    }
                 };
                 if starts {
                     next.entry(&from.name).or_default().insert(&to.name);
@@ -81,6 +97,12 @@ impl Loader<'_> {
                     (SetsOff::File(_), false) => format!(
                         "the rule `{to}` takes it up there, and leads back to this one; move it elsewhere"
                     ),
+                    (SetsOff::Event(_), true) => {
+                        "name the types of events it waits for, so that its own are not among them".to_owned()
+                    }
+                    (SetsOff::Event(_), false) => {
+                        format!("the rule `{to}` hears it, and leads back to this one")
+                    }
                     (SetsOff::Job, true) => {
                         "name the jobs it waits for, so that its own is not among them".to_owned()
                     }
@@ -99,7 +121,7 @@ impl Loader<'_> {
     /// Whether a file that `from` puts at `target` would start `to`.
     fn lands(&self, target: &str, from: &crate::rule::Rule, to: &crate::rule::Rule) -> bool {
         for trigger in &from.triggers {
-            let Trigger::FileArrives { watch, wanted } = trigger else {
+            let Some((watch, wanted)) = trigger.arrival() else {
                 continue;
             };
             let Some(root) = self.watches.get(watch).map(|watch| watch.root.as_path()) else {
@@ -107,7 +129,7 @@ impl Loader<'_> {
             };
             let mut names = vec![sample_name(wanted.matching.glob().glob())];
             for trigger in &to.triggers {
-                if let Trigger::FileArrives { wanted, .. } = trigger {
+                if let Some((_, wanted)) = trigger.arrival() {
                     names.push(sample_name(wanted.matching.glob().glob()));
                 }
             }
@@ -117,11 +139,7 @@ impl Loader<'_> {
             }) {
                 let path = self.filled(target, root, name);
                 for trigger in &to.triggers {
-                    let Trigger::FileArrives {
-                        watch,
-                        wanted: theirs,
-                    } = trigger
-                    else {
+                    let Some((watch, theirs)) = trigger.arrival() else {
                         continue;
                     };
                     let Some(there) = self.watches.get(watch) else {
@@ -168,11 +186,20 @@ impl Loader<'_> {
     }
 }
 
-fn has_work(rule: &crate::rule::Rule) -> bool {
+fn acts(rule: &crate::rule::Rule) -> bool {
     !rule.work.is_empty()
+        || !rule.emits.is_empty()
         || [&rule.on_success, &rule.on_failure, &rule.on_recovery]
             .iter()
-            .any(|outcome| !outcome.work.is_empty())
+            .any(|outcome| !outcome.work.is_empty() || !outcome.emits.is_empty())
+}
+
+fn hears(trigger: &Trigger, kind: &str, source: &str) -> bool {
+    let Trigger::Event { types, source: whose } = trigger else {
+        return false;
+    };
+    types.iter().any(|pattern| pattern.is_match(kind))
+        && whose.as_ref().is_none_or(|whose| whose.is_match(source))
 }
 
 fn job_pattern(trigger: &Trigger) -> Option<&globset::GlobMatcher> {
@@ -181,9 +208,7 @@ fn job_pattern(trigger: &Trigger) -> Option<&globset::GlobMatcher> {
         | Trigger::JobFails(pattern)
         | Trigger::JobFinishes(pattern)
         | Trigger::JobRecovers(pattern) => Some(pattern),
-        Trigger::FileArrives { .. } | Trigger::Schedule(_) | Trigger::Absence(_) | Trigger::Trouble(_) => {
-            None
-        }
+        _ => None,
     }
 }
 

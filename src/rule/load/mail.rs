@@ -9,6 +9,7 @@ use crate::mail::address::{Address, Mailbox};
 use crate::rule::load::words::Words;
 use crate::rule::load::{Loader, known_template};
 use crate::suggest;
+use crate::template::Text;
 
 /// How big attachments may be together: below what Exchange Online and Gmail take.
 const MAX_SIZE: u64 = 20_000_000;
@@ -85,7 +86,19 @@ impl Loader<'_> {
                     continue;
                 }
             }
-            attach.extend(self.text(&spot, &text.0, words));
+            let text = self.text(&spot, &text.0, words);
+            let of_file = |text: &Text| {
+                let said = text.variables();
+                said.iter()
+                    .any(|said| !said.guarded && said.path.first().is_some_and(|root| root == "file"))
+            };
+            if words.tells_of_gone() && text.as_ref().is_some_and(of_file) {
+                self.complain(
+                    spot.error("a file that went away cannot be attached")
+                        .hint("make a rule of its own for `file_removed`, without `attach`"),
+                );
+            }
+            attach.extend(text);
         }
         let max = raw.max_size.as_ref().map(|size| size.0.as_str());
         let max_size = self.checker.size(&at.key("max_size"), max, MAX_SIZE);
@@ -232,6 +245,7 @@ impl Loader<'_> {
     fn uses(&mut self, spot: &At<'_>, what: &str, name: &str, words: &Words) {
         let mut said = std::collections::BTreeSet::new();
         for used in self.templates.variables(name) {
+            self.asks.texts.note(&used.path);
             if let Err(unsaid) = words.say(&used.path, used.guarded)
                 && said.insert(unsaid.message.clone())
             {

@@ -14,7 +14,6 @@ use crate::source::{Existing, Identity, Settle, Wanted, Watch};
 use crate::suggest;
 use crate::template::Text;
 use globset::{Glob, GlobBuilder, GlobMatcher};
-use serde_json::Value;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +21,10 @@ use std::time::Duration;
 /// What a trigger is, as far as facts go.
 pub fn word(raw: &raw::Trigger) -> TriggerWord {
     match raw {
+        raw::Trigger::FileArrives(files) if files.together.is_some() => TriggerWord::FilesTogether,
         raw::Trigger::FileArrives(_) => TriggerWord::FileArrives,
+        raw::Trigger::FileChanges(_) => TriggerWord::FileChanges,
+        raw::Trigger::FileRemoved(_) => TriggerWord::FileRemoved,
         raw::Trigger::Schedule(_) => TriggerWord::Schedule,
         raw::Trigger::JobSucceeds(_)
         | raw::Trigger::JobFails(_)
@@ -32,6 +34,7 @@ pub fn word(raw: &raw::Trigger) -> TriggerWord {
         raw::Trigger::FolderBacklog(_) => TriggerWord::FolderBacklog,
         raw::Trigger::JobMissing(_) => TriggerWord::JobMissing,
         raw::Trigger::JobRunsLong(_) => TriggerWord::JobRunsLong,
+        raw::Trigger::Event(_) => TriggerWord::Event,
         raw::Trigger::Trouble(_) => TriggerWord::Trouble,
     }
 }
@@ -49,6 +52,8 @@ impl Loader<'_> {
     pub(super) fn trigger(&mut self, at: &At<'_>, rule: &str, raw: &raw::Trigger) -> Option<Trigger> {
         match raw {
             raw::Trigger::FileArrives(raw) => self.file_arrives(&at.key("file_arrives"), raw),
+            raw::Trigger::FileChanges(raw) => self.file_changes(&at.key("file_changes"), raw),
+            raw::Trigger::FileRemoved(raw) => self.file_removed(&at.key("file_removed"), raw),
             raw::Trigger::Schedule(raw) => self.schedule(&at.key("schedule"), raw),
             raw::Trigger::JobSucceeds(job) => {
                 self.job(&at.key("job_succeeds"), job).map(Trigger::JobSucceeds)
@@ -64,6 +69,7 @@ impl Loader<'_> {
             raw::Trigger::FolderBacklog(raw) => self.folder_backlog(&at.key("folder_backlog"), rule, raw),
             raw::Trigger::JobMissing(raw) => self.job_missing(&at.key("job_missing"), rule, raw),
             raw::Trigger::JobRunsLong(raw) => self.job_runs_long(&at.key("job_runs_long"), rule, raw),
+            raw::Trigger::Event(event) => self.event(&at.key("event"), event),
             raw::Trigger::Trouble(trouble) => {
                 let all = [
                     raw::TroubleOf::Account,
@@ -168,14 +174,19 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn file_arrives(&mut self, at: &At<'_>, raw: &raw::FileArrives) -> Option<Trigger> {
+    /// Which files, and the watch that sees them.
+    pub(super) fn looked_for(&mut self, at: &At<'_>, raw: &raw::FileArrives) -> Option<(String, Wanted)> {
         let root = self.checker.path(&raw.folder);
         self.reachable(&at.key("in"), &root);
         let (matching, recursive) = self.matching(at, raw)?;
         let mut ignore = Vec::new();
+        self.ignored.clear();
         for (index, pattern) in raw.ignore.iter().flat_map(|many| &many.0).enumerate() {
             match glob(&pattern.0) {
-                Ok(glob) => ignore.push(glob),
+                Ok(glob) => {
+                    ignore.push(glob);
+                    self.ignored.push_str(&format!("{}\0", pattern.0));
+                }
                 Err(why) => self.bad_pattern(&at.key("ignore").item(index), &pattern.0, &why),
             }
         }
@@ -215,10 +226,12 @@ impl Loader<'_> {
             identity,
             existing,
             wanted: Vec::new(),
+            removed: Vec::new(),
+            sets: Vec::new(),
             scan_every: self.checked.scan_every,
         });
         watch.wanted.push(wanted.clone());
-        Some(Trigger::FileArrives { watch: id, wanted })
+        Some((id, wanted))
     }
 
     /// The folder must be there, and readable.
@@ -295,36 +308,30 @@ impl Loader<'_> {
 
     fn settle(&mut self, at: &At<'_>, raw: &raw::FileArrives) -> Settle {
         let auto = raw.settle.as_ref().is_none_or(|settle| settle.0 == "auto");
-        if let Some(marker) = &raw.marker {
-            let spot = at.key("marker");
-            if raw.settle.is_some() {
+        let when = raw.complete_when.as_ref().map(|when| &when.marker);
+        if let Some(marker) = when.or(raw.marker.as_ref()) {
+            let (key, spot) = match when {
+                Some(_) => ("complete_when", at.key("complete_when").key("marker")),
+                None => ("marker", at.key("marker")),
+            };
+            if when.is_some() && raw.marker.is_some() {
                 self.complain(
                     at.name("marker")
-                        .error("a file is done by `settle` or by `marker`, not both")
+                        .error("`marker` and `complete_when` say the same")
+                        .hint("remove one of them"),
+                );
+            }
+            if raw.settle.is_some() {
+                self.complain(
+                    at.name(key)
+                        .error(format!("a file is done by `settle` or by `{key}`, not both"))
                         .hint("remove the one you do not need"),
                 );
             }
-            // The marker is looked for before there is an event: only the file is known.
-            let words = Words::of(
-                &[TriggerWord::FileArrives],
-                None,
-                &Value::Object(serde_json::Map::new()),
-                false,
-            );
-            let Some(text) = self.text(&spot, &marker.0, &words) else {
-                return Settle::Auto;
-            };
-            for variable in text.variables() {
-                if variable.path.first().is_none_or(|root| root != "file") {
-                    self.complain(
-                        spot.within(variable.offset)
-                            .error(format!("a marker cannot depend on `{}`", variable.path.join(".")))
-                            .hint("only on the file: \"{{file.name}}.done\""),
-                    );
-                    return Settle::Auto;
-                }
-            }
-            return Settle::Marker(text);
+            // The marker is looked for before there is an event: only the file is known, and not yet its end.
+            let never = ["size", "modified"];
+            let text = self.of_file_alone(&spot, &marker.0, "a marker", "{{file.name}}.done", &never);
+            return text.map_or(Settle::Auto, Settle::Marker);
         }
         match &raw.settle {
             Some(settle) if !auto => {
@@ -440,6 +447,7 @@ impl Loader<'_> {
         };
         let mut fine = true;
         for variable in text.variables() {
+            self.asks.texts.note(&variable.path);
             if let Err(unsaid) = words.say(&variable.path, variable.guarded) {
                 self.complain(at.within(variable.offset).error(unsaid.message).hint(unsaid.hint));
                 fine = false;

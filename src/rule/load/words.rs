@@ -15,8 +15,6 @@ pub struct Words {
     vague: bool,
 }
 
-const EVERY: [TriggerWord; 8] = TriggerWord::ALL;
-
 impl From<Unknown> for Unsaid {
     fn from(unknown: Unknown) -> Unsaid {
         Unsaid {
@@ -44,7 +42,7 @@ impl Words {
         kinds.dedup();
         Words {
             all: of(&kinds),
-            any: of(&EVERY).with_telling(true, true),
+            any: of(&TriggerWord::ALL).with_telling(true, true),
             each: kinds.into_iter().map(|kind| (kind, of(&[kind]))).collect(),
             vague,
         }
@@ -87,7 +85,11 @@ impl Words {
         for (kind, vocabulary) in &self.each {
             if vocabulary.knows(path).is_err() {
                 let said = path.join(".");
-                let root = path.first().map(String::as_str).unwrap_or_default();
+                // `data` is always there; what of it an event brought is not.
+                let root = match path.first().map(String::as_str) {
+                    Some("data") => said.as_str(),
+                    root => root.unwrap_or_default(),
+                };
                 return Err(Unsaid {
                     message: format!(
                         "`{said}` is not there when the rule was started by {}",
@@ -102,23 +104,27 @@ impl Words {
 
     /// Whether every event of the rule is about a file.
     pub fn has_file(&self) -> bool {
-        self.vague
-            || self
-                .each
-                .iter()
-                .all(|(kind, _)| *kind == TriggerWord::FileArrives)
+        self.vague || self.each.iter().all(|(kind, _)| kind.has_file())
+    }
+
+    /// Whether some event of the rule is about several files.
+    pub fn tells_of_sets(&self) -> bool {
+        self.each
+            .iter()
+            .any(|(kind, _)| *kind == TriggerWord::FilesTogether)
+    }
+
+    /// Whether some event of the rule tells of a file that is gone.
+    pub fn tells_of_gone(&self) -> bool {
+        self.each
+            .iter()
+            .any(|(kind, _)| *kind == TriggerWord::FileRemoved)
     }
 }
 
 fn shown(kind: TriggerWord) -> &'static str {
     match kind {
-        TriggerWord::FileArrives => "`file_arrives`",
-        TriggerWord::Schedule => "`schedule`",
         TriggerWord::Job => "a job",
-        TriggerWord::FileMissing => "`file_missing`",
-        TriggerWord::FolderBacklog => "`folder_backlog`",
-        TriggerWord::JobMissing => "`job_missing`",
-        TriggerWord::JobRunsLong => "`job_runs_long`",
-        TriggerWord::Trouble => "`trouble`",
+        other => other.written(),
     }
 }

@@ -57,7 +57,7 @@ impl Loader<'_> {
                             "`{key}` needs a file, and not every trigger of this rule brings one"
                         ))
                         .hint(
-                            "only `file_arrives` does; use `run:` for other files, or make two rules of it",
+                            "only `file_arrives` and `file_changes` do; use `run:` for other files, or make two rules of it",
                         ),
                 );
             }
@@ -97,6 +97,12 @@ impl Loader<'_> {
             return None;
         }
         let text = self.text(at, &target.0, words)?;
+        if words.tells_of_sets() && !target.0.ends_with('/') {
+            self.complain(
+                at.error("several files cannot get one name")
+                    .hint("with `together` name a folder, with a slash at its end: done/"),
+            );
+        }
         if let Some(literal) = text.literal() {
             let path = self.checker.path(literal);
             if !literal.ends_with('/') && path.is_dir() {

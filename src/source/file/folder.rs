@@ -19,6 +19,7 @@ mod inherit;
 mod looks;
 mod remember;
 mod scans;
+mod sets;
 mod step;
 
 use super::candidates::Candidates;
@@ -31,6 +32,7 @@ use crate::source::Watch;
 use crate::source::memory::Memory;
 use crate::source::root::Root;
 use crate::source::settle::LOOK;
+use crate::source::together::Sets;
 use crate::source::wanted::Wants;
 use crate::source::watch::{Hint, Watcher};
 use crate::store::{Store, StoreError};
@@ -63,6 +65,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Time between two writes of the status.
 const STATUS: Duration = Duration::from_secs(1);
+
+/// Time until a scan that shall say whether a file is gone for good, or was only replaced.
+const SOON: Duration = Duration::from_secs(2);
 
 /// Time until a write that the store refused is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -137,6 +142,12 @@ pub struct Folder {
     renamed_writers: VecDeque<PathBuf>,
     /// Folders to be read because they came to be.
     subtrees: BTreeSet<PathBuf>,
+    /// Sets of files that lack some.
+    sets: Sets,
+    /// Kinds of sets for which a file had no key.
+    keyless: BTreeSet<String>,
+    /// What sets rules ask for has changed.
+    unsorted: bool,
     arrivals: u64,
 
     tell: mpsc::Sender<Progress>,
@@ -148,6 +159,8 @@ pub struct Folder {
     scan_began: Option<Timestamp>,
     wanted_scan: bool,
     next_scan: Duration,
+    /// How long the last one took.
+    last_scan: Duration,
     next_check: Duration,
     pulse: Pulse,
 
@@ -219,6 +232,9 @@ impl Folder {
             writers: HashSet::new(),
             renamed_writers: VecDeque::new(),
             subtrees: BTreeSet::new(),
+            sets: Sets::default(),
+            keyless: BTreeSet::new(),
+            unsorted: false,
             arrivals: 0,
             tell,
             progress,
@@ -228,6 +244,7 @@ impl Folder {
             scan_began: None,
             wanted_scan: true,
             next_scan: Duration::ZERO,
+            last_scan: Duration::ZERO,
             next_check: Duration::ZERO,
             pulse: Pulse::new("folder"),
             status,
@@ -366,6 +383,10 @@ impl Folder {
         if let First::Late(until) = self.first {
             wake = wake.min(until);
         }
+        if let Some(due) = self.next_late_set() {
+            // A store that refuses is asked again in a moment, not at once.
+            wake = wake.min(due.max(self.now() + STATUS));
+        }
         self.candidates.next_due().map_or(wake, |due| wake.min(due))
     }
 
@@ -383,6 +404,9 @@ impl Folder {
             self.complain(&error);
         }
         self.look_at_due().await;
+        if let Err(error) = self.turn_sets().await {
+            self.complain(&error);
+        }
         if let Some(root) = self.root.clone() {
             if !self.scanning && (self.wanted_scan || self.now() >= self.next_scan) {
                 self.start_scan(&root, None);

@@ -3,10 +3,11 @@
 use crate::event::{FileRef, Kind, NewEvent, shown};
 use crate::source::memory::bytes;
 use crate::source::root::Meta;
+use crate::source::together::{Member, SetName};
 use crate::source::{Identity, Watch};
 use crate::store::SeenFile;
 use jiff::Timestamp;
-use serde_json::Map;
+use serde_json::{Map, Value};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub struct Arrival {
     pub content: Option<[u8; 32]>,
     /// The how-manieth arrival under this path.
     pub number: u32,
+    /// It was known, and is a new version.
+    pub changed: bool,
 }
 
 /// The event's key: the arrival, and the watch that saw it. The same arrival gets the same key from every
@@ -53,10 +56,100 @@ pub fn event(watch: &Watch, arrival: &Arrival, now: Timestamp) -> NewEvent {
         mtime_ns: arrival.meta.mtime_ns,
     };
     let mut facts = Map::new();
-    facts.insert("file".to_owned(), file.facts());
+    let mut told = file.facts();
+    told["changed"] = arrival.changed.into();
+    facts.insert("file".to_owned(), told);
     NewEvent {
         key: key(watch, arrival),
         kind: Kind::FileArrives,
+        source: watch.id.clone(),
+        subject: shown(file.path().as_os_str()),
+        time: now,
+        facts,
+        file: Some(file),
+        origin: None,
+        case: None,
+    }
+}
+
+/// A file of a set, as it arrived.
+pub fn as_arrival(member: &Member) -> Arrival {
+    Arrival {
+        path: Arc::from(member.file.relative.as_path()),
+        meta: Meta {
+            size: member.file.size,
+            mtime_ns: member.file.mtime_ns,
+            ino: 0,
+        },
+        content: None,
+        number: member.arrival,
+        changed: false,
+    }
+}
+
+/// The event of a set that is complete: one for all of its files, told of the first. The same arrivals make the
+/// same key.
+pub fn set_event(
+    watch: &Watch,
+    members: &[Arrival],
+    facts: Map<String, Value>,
+    name: &SetName,
+    now: Timestamp,
+) -> NewEvent {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |part: &[u8]| {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    };
+    add(watch.root.as_os_str().as_bytes());
+    add(name.id.as_bytes());
+    add(name.key.as_bytes());
+    for member in members {
+        add(bytes(&member.path));
+        add(&member.meta.size.to_le_bytes());
+        add(&member.meta.mtime_ns.to_le_bytes());
+        add(&member.number.to_le_bytes());
+    }
+    let file = members.first().map(|first| FileRef {
+        root: watch.root.clone(),
+        relative: first.path.to_path_buf(),
+        size: first.meta.size,
+        mtime_ns: first.meta.mtime_ns,
+    });
+    let subject = file.as_ref().map(|file| shown(file.path().as_os_str()));
+    NewEvent {
+        key: format!("set:{}:{}", hasher.finalize().to_hex(), watch.id),
+        kind: Kind::FileArrives,
+        source: watch.id.clone(),
+        subject: subject.unwrap_or_default(),
+        time: now,
+        facts,
+        file,
+        origin: None,
+        case: None,
+    }
+}
+
+/// The event that a file went away, which was known as this row says. Its key bears the arrival it ends: the next
+/// one can end too.
+pub fn removed(watch: &Watch, row: &SeenFile, now: Timestamp) -> NewEvent {
+    let file = FileRef {
+        root: watch.root.clone(),
+        relative: row.relative.clone(),
+        size: row.size,
+        mtime_ns: row.mtime_ns,
+    };
+    let mut hasher = blake3::Hasher::new();
+    for part in [watch.root.as_os_str().as_bytes(), bytes(&row.relative)] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.update(&row.arrivals.to_le_bytes());
+    let mut facts = Map::new();
+    facts.insert("file".to_owned(), file.facts());
+    NewEvent {
+        key: format!("removed:{}:{}", hasher.finalize().to_hex(), watch.id),
+        kind: Kind::FileRemoved,
         source: watch.id.clone(),
         subject: shown(file.path().as_os_str()),
         time: now,
@@ -128,6 +221,8 @@ mod tests {
             identity,
             existing: Existing::Ignore,
             wanted: Vec::new(),
+            removed: Vec::new(),
+            sets: Vec::new(),
             scan_every: std::time::Duration::from_secs(60),
         }
     }
@@ -143,6 +238,7 @@ mod tests {
             },
             content,
             number,
+            changed: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::rows::change;
 use super::writer::Tx;
-use super::{cases, gatherings, outbox};
+use super::{cases, gatherings, journal, outbox};
 use crate::event::EventId;
 use crate::store::{Admission, Admitted, StoreError};
 use jiff::Timestamp;
@@ -22,6 +22,9 @@ pub(in crate::store) fn admit(
                 .map(|entry| outbox::insert(tx, entry, admission.case.is_none(), now))
                 .collect::<Result<_, _>>()?,
         );
+        for event in &admission.events {
+            journal::insert(tx, event, now)?;
+        }
         if let Some(case) = &admission.case {
             cases::open(tx, case, now)?;
         }

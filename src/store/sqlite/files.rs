@@ -1,12 +1,15 @@
 //! Seen files, by watch and by the bytes of their relative path.
 
+use super::journal;
 use super::rows::{self, bytes, change, collect, first, path};
 use super::writer::Tx;
-use crate::event::FileRef;
-use crate::store::{Lying, SeenFile, StoreError, WatchMemory};
+use crate::event::{FileRef, members};
+use crate::store::{Lying, Removal, Removed, SeenFile, StoreError, WatchMemory};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row};
-use std::path::Path;
+use serde_json::Value;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 /// Remembers a watch and whether its first look is complete.
 pub(super) fn remember_watch(tx: &Tx<'_>, watch: &WatchMemory) -> Result<(), StoreError> {
@@ -70,6 +73,61 @@ pub(super) fn mark_gone(tx: &Tx<'_>, file: &FileRef, now: Timestamp) -> Result<(
     Ok(())
 }
 
+/// Records files as gone with the events that tell it, where that is certain and new.
+pub(in crate::store) fn remove(
+    tx: &Tx<'_>,
+    removals: &[Removal],
+    now: Timestamp,
+) -> Result<Vec<Removed>, StoreError> {
+    let in_hand = in_hand(tx.connection)?;
+    let one = |removal: &Removal| {
+        let file = &removal.file;
+        let known = first(
+            tx.connection,
+            "SELECT 1 FROM seen WHERE watch = $1 AND relative = $2 AND gone = 0 AND arrivals = $3",
+            &[&file.watch, &bytes(&file.relative), &file.arrivals],
+            |_| Ok(()),
+        )?;
+        if known.is_none() {
+            return Ok(Removed::Known);
+        }
+        if in_hand.contains(&file.root.join(&file.relative)) {
+            return Ok(Removed::InHand);
+        }
+        let told = journal::put(tx, &removal.event, now)?;
+        change(
+            tx.connection,
+            "UPDATE seen SET gone = 1, changed = $1 WHERE watch = $2 AND relative = $3",
+            &[&now.as_microsecond(), &file.watch, &bytes(&file.relative)],
+        )?;
+        Ok(Removed::Told(told.id))
+    };
+    removals.iter().map(one).collect()
+}
+
+/// The files that work which is not done is about.
+fn in_hand(connection: &Connection) -> Result<HashSet<PathBuf>, StoreError> {
+    let columns = rows::EVENT
+        .split(", ")
+        .map(|column| format!("event.{column}"))
+        .collect::<Vec<_>>();
+    let events = collect(
+        connection,
+        &format!(
+            "SELECT {} FROM entry JOIN event ON event.id = entry.event \
+             WHERE entry.kind = 'work' AND entry.state IN ('ready', 'leased', 'deferred') AND event.root IS NOT NULL",
+            columns.join(", ")
+        ),
+        &[],
+        usize::MAX,
+        rows::event,
+    )?;
+    let files = events.into_iter().flat_map(|event| {
+        let facts = Value::Object(event.happening.facts);
+        members(&facts, event.happening.file.as_ref())
+    });
+    Ok(files.map(|file| file.path()).collect())
+}
 const SEEN: &str = "SELECT seen.watch, watch.root, relative, size, mtime_ns, hash, arrivals, gone
      FROM seen JOIN watch ON watch.id = seen.watch WHERE seen.watch = $1";
 

@@ -35,6 +35,7 @@ pub(in crate::store) fn record(
         files::remember(tx, file, now)?;
     }
     marks::set(tx, &batch.marks)?;
+    marks::take(tx, &batch.unmarked)?;
     Ok(recorded)
 }
 
@@ -118,6 +119,23 @@ pub(super) fn put(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Recor
     }
     tx.tick();
     Ok(Recorded { id, fresh: true })
+}
+
+/// Whether an event is a trouble, or came of one: emitted by a rule that heard of it, or the end of work that it
+/// started.
+pub(in crate::store) fn is_of_a_trouble(connection: &Connection, event: EventId) -> Result<bool, StoreError> {
+    // An event knows only older ones, so this ends; the limit is for a store that was tampered with.
+    let found = first(
+        connection,
+        "WITH RECURSIVE before (kind, origin, n) AS (\
+            SELECT kind, origin_event, 0 FROM event WHERE id = $1 \
+            UNION ALL \
+            SELECT event.kind, event.origin_event, n + 1 FROM before JOIN event ON event.id = before.origin WHERE n < 100\
+         ) SELECT 1 FROM before WHERE kind = $2 LIMIT 1",
+        &[&event.0, &Kind::Trouble.as_str()],
+        |row| Ok(row.get::<_, i64>(0)?),
+    )?;
+    Ok(found.is_some())
 }
 
 /// Events not yet dispatched. One of a kind that only a newer version knows stays for that version.

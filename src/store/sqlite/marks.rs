@@ -38,6 +38,14 @@ pub(in crate::store) fn get(
     Ok(marks)
 }
 
+/// Removes exactly these.
+pub(super) fn take(tx: &Tx<'_>, keys: &[String]) -> Result<(), StoreError> {
+    for key in keys {
+        change(tx.connection, "DELETE FROM mark WHERE key = $1", &[key])?;
+    }
+    Ok(())
+}
+
 /// Removes all whose key begins with `prefix`.
 pub(in crate::store) fn delete(tx: &Tx<'_>, prefix: &str) -> Result<(), StoreError> {
     for (key, _) in get(tx.connection, prefix)? {

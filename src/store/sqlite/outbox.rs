@@ -4,7 +4,6 @@ use super::rows::{self, change, collect, first, policy, to_json};
 use super::writer::Tx;
 use super::{cases, files, gatherings, journal};
 use crate::entry::{Body, Entry, EntryId, Fence, Kind, Leased, NewEntry, Reason, Settlement, State, Verb};
-use crate::event;
 use crate::store::{Admitted, Also, Lane, NewCase, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -126,16 +125,8 @@ fn case_of(kind: Kind, id: EntryId) -> String {
 
 /// The news of a trouble that cannot be told opens no case: the case would be news again.
 fn is_news_of_a_trouble(tx: &Tx<'_>, new: &NewEntry) -> Result<bool, StoreError> {
-    let Some(event) = new.event else {
-        return Ok(false);
-    };
-    let kind: Option<String> = first(
-        tx.connection,
-        "SELECT kind FROM event WHERE id = $1",
-        &[&event.0],
-        |row| Ok(row.get(0)?),
-    )?;
-    Ok(kind.as_deref() == Some(event::Kind::Trouble.as_str()))
+    new.event
+        .map_or(Ok(false), |event| journal::is_of_a_trouble(tx.connection, event))
 }
 
 /// Removes a spool file after the commit, unless an entry refers to it.

@@ -18,6 +18,7 @@ impl Folder {
                 self.wants = Arc::new(Wants::new(watch.wanted.clone()));
                 self.watch = watch;
                 self.wanted_scan = true;
+                self.unsorted = true;
             }
             Input::Left(watch) => self.left.push(watch),
         }

@@ -139,6 +139,7 @@ fn handed_over(here: &Watch, left: &Watch, mine: &[SeenFile], theirs: &[SeenFile
             },
             content: file.hash,
             number: file.arrivals,
+            changed: known.is_some_and(|known| !known.gone),
         };
         let row = SeenFile {
             watch: left.id.clone(),
@@ -150,14 +151,14 @@ fn handed_over(here: &Watch, left: &Watch, mine: &[SeenFile], theirs: &[SeenFile
             id: left.id.clone(),
             ..here.clone()
         };
-        Some(Handed::Missed(as_left, arrival, row))
+        Some(Handed::Missed(Box::new((as_left, arrival, row))))
     };
     mine.iter().filter_map(hand).collect()
 }
 
 #[derive(Debug)]
 enum Handed {
-    Missed(Watch, Arrival, SeenFile),
+    Missed(Box<(Watch, Arrival, SeenFile)>),
     Counted(SeenFile),
 }
 
@@ -184,7 +185,8 @@ impl Folder {
         let mut batch = Batch::default();
         for handed in some {
             match handed {
-                Handed::Missed(watch, arrival, row) => {
+                Handed::Missed(missed) => {
+                    let (watch, arrival, row) = missed.as_ref();
                     batch.events.push(record::event(watch, arrival, now));
                     batch.seen.push(row.clone());
                 }

@@ -115,7 +115,11 @@ impl Folder {
                     continue;
                 }
             };
-            let standing = lock(&self.memory).meet(&path, meta);
+            let (standing, changed) = {
+                let mut memory = lock(&self.memory);
+                let changed = memory.is_new_version(&path, meta);
+                (memory.meet(&path, meta), changed)
+            };
             let number = match standing {
                 // Two versions within one tick of the file system's clock look the same.
                 Standing::Known if self.must_read(&path) => {
@@ -157,6 +161,7 @@ impl Folder {
                             meta,
                             content: None,
                             number,
+                            changed,
                         });
                     } else {
                         self.candidates.remove(&path);
@@ -168,7 +173,13 @@ impl Folder {
                 }
             }
         }
-        if let Err(error) = self.record_gone(&gone).await {
+        // Where somebody wants to hear of it, only a complete scan says that a file is gone.
+        let (told, quiet): (Vec<_>, Vec<_>) = gone.into_iter().partition(|path| self.tells_removal(path));
+        if !told.is_empty() {
+            lock(&self.memory).leave_all(&told);
+            self.scan_soon();
+        }
+        if let Err(error) = self.record_gone(&quiet).await {
             self.complain(&error);
         }
         if !plain.is_empty() {
@@ -198,6 +209,7 @@ impl Folder {
                 meta,
                 content,
                 number,
+                ..
             } = arrival;
             let same = content
                 .as_ref()
@@ -211,19 +223,38 @@ impl Folder {
                 batch.events.push(record::event(&self.watch, arrival, now));
             }
         }
+        let alone = batch.events.len();
+        let came: Vec<_> = batch
+            .events
+            .iter()
+            .filter_map(|event| event.file.clone())
+            .map(|file| {
+                let rows = batch.seen.iter();
+                let row = rows.clone().find(|row| row.relative == file.relative);
+                (file, row.map_or(1, |row| row.arrivals))
+            })
+            .collect();
+        let put = self.put_into_sets(&came, now);
+        batch.events.extend(put.events.clone());
+        put.marks.join(&mut batch);
         let rows: Vec<_> = batch.seen.iter().map(|row| row.arrivals).collect();
         match self.store.record(batch).await {
             Ok(recorded) => {
-                let fresh = recorded.iter().filter(|recorded| recorded.fresh).count();
+                let fresh = recorded
+                    .iter()
+                    .take(alone)
+                    .filter(|recorded| recorded.fresh)
+                    .count();
                 self.arrivals += fresh as u64;
                 if fresh > 0 {
                     self.status.last_event = Some(now);
                 }
-                let mut memory = lock(&self.memory);
                 for (arrival, number) in arrived.iter().zip(rows) {
-                    memory.remember(&arrival.path, arrival.meta, arrival.content.as_ref(), number);
+                    let content = arrival.content.as_ref();
+                    lock(&self.memory).remember(&arrival.path, arrival.meta, content, number);
                     self.candidates.remove(&arrival.path);
                 }
+                self.sets_recorded(put).await;
             }
             Err(error) => {
                 self.complain(&error);

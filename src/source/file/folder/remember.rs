@@ -11,6 +11,11 @@ use std::collections::HashSet;
 impl Folder {
     /// Reads what the store knows of this watch, or of one that it replaces.
     pub(super) async fn remember(&mut self) -> Result<(), StoreError> {
+        self.remember_files().await?;
+        self.remember_sets().await
+    }
+
+    async fn remember_files(&mut self) -> Result<(), StoreError> {
         let known = self.store.watches().await?;
         let old = self.store.marks(&mark(&self.watch.id)).await?;
         let old = old.into_iter().find(|(key, _)| *key == mark(&self.watch.id));

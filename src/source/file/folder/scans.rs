@@ -1,6 +1,6 @@
 //! A folder and its scans: when they run, what they find, what they no longer find.
 
-use super::{AGAIN, BATCH, First, Folder, LATE, POLL};
+use super::{AGAIN, BATCH, First, Folder, LATE, POLL, SOON};
 use crate::source::file::record;
 use crate::source::file::sweep::{Done, Progress, Sweep, lock};
 use crate::source::fs_kind::FsKind;
@@ -8,7 +8,8 @@ use crate::source::root::{Look, Root};
 use crate::source::scan::{Found, Scanned, Tally, Unreadable};
 use crate::source::settle::{Heard, LOOK};
 use crate::source::{Existing, Identity};
-use crate::store::{Batch, SeenFile, StoreError};
+use crate::store::{Batch, Removal, Removed, SeenFile, StoreError};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,6 +178,7 @@ impl Folder {
     }
 
     fn note_scan(&mut self, tally: Tally, took: Duration, unreadable: usize) {
+        self.last_scan = took;
         self.status.last_scan = Some(self.clock.now());
         self.status.scan_began = self.scan_began;
         self.status.scan_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -211,16 +213,17 @@ impl Folder {
             return Ok(());
         }
         let rows = self.store.seen(&self.watch.id).await?;
-        let paths: Vec<PathBuf> = {
+        let rows: HashMap<PathBuf, SeenFile> = {
             let memory = lock(&self.memory);
             let hidden = |path: &Path| unreadable.iter().any(|part| path.starts_with(&part.relative));
             let relevant =
                 |row: &SeenFile| unseen.contains(&memory.name(&row.relative)) && !hidden(&row.relative);
             rows.into_iter()
                 .filter(relevant)
-                .map(|row| row.relative)
+                .map(|row| (row.relative.clone(), row))
                 .collect()
         };
+        let paths: Vec<PathBuf> = rows.keys().cloned().collect();
         let mut gone = Vec::new();
         for some in paths.chunks(BATCH) {
             let (some, root) = (some.to_vec(), root.clone());
@@ -246,7 +249,10 @@ impl Folder {
                 }
             }
         }
-        self.record_gone(&gone).await
+        let (told, quiet): (Vec<_>, Vec<_>) = gone.into_iter().partition(|path| self.tells_removal(path));
+        let told: Vec<_> = told.iter().filter_map(|path| rows.get(path)).collect();
+        self.record_removed(&told).await?;
+        self.record_gone(&quiet).await
     }
 
     fn reaches(&self, file: &Path) -> bool {
@@ -260,16 +266,70 @@ impl Folder {
                 let row = |path: &PathBuf| record::gone(&self.watch, path, memory.arrivals(path));
                 some.iter().map(row).collect()
             };
-            self.store
-                .record(Batch {
-                    seen: rows,
-                    ..Batch::default()
-                })
-                .await?;
-            let mut memory = lock(&self.memory);
-            for path in some {
-                memory.lose(path);
+            let left = self.leave_sets(some);
+            let mut batch = Batch {
+                seen: rows,
+                ..Batch::default()
+            };
+            left.marks.join(&mut batch);
+            self.store.record(batch).await?;
+            self.lose(some);
+            self.sets_left(left).await;
+        }
+        Ok(())
+    }
+
+    fn lose(&self, paths: &[PathBuf]) {
+        let mut memory = lock(&self.memory);
+        for path in paths {
+            memory.lose(path);
+        }
+    }
+
+    /// Whether a rule wants to hear that this file went away.
+    pub(super) fn tells_removal(&self, path: &Path) -> bool {
+        self.watch.removed.iter().any(|wanted| wanted.matches(path))
+    }
+
+    /// The next scan is near: something seems to be gone.
+    pub(super) fn scan_soon(&mut self) {
+        // A scan that takes long is not repeated for each file that goes.
+        let pause = self
+            .last_scan
+            .saturating_mul(10)
+            .max(SOON)
+            .min(self.watch.scan_every);
+        self.next_scan = self.next_scan.min(self.now() + pause);
+    }
+
+    /// Files that a complete scan did not see, and whose going is to be told, as they were known.
+    async fn record_removed(&mut self, gone: &[&SeenFile]) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        for some in gone.chunks(BATCH) {
+            let paths: Vec<PathBuf> = some.iter().map(|row| row.relative.clone()).collect();
+            let removals = some.iter().map(|row| Removal {
+                event: record::removed(&self.watch, row, now),
+                file: (*row).clone(),
+            });
+            let removed = self.store.record_removed(removals.collect()).await?;
+            let mut away = Vec::new();
+            for (path, removed) in paths.into_iter().zip(removed) {
+                match removed {
+                    // Work of ours has it in hand: whether it took it away is known when it has ended.
+                    Removed::InHand => self.scan_soon(),
+                    Removed::Told(_) => {
+                        self.status.last_event = Some(now);
+                        away.push(path);
+                    }
+                    Removed::Known => away.push(path),
+                }
             }
+            let left = self.leave_sets(&away);
+            let mut batch = Batch::default();
+            left.marks.join(&mut batch);
+            self.store.record(batch).await?;
+            self.lose(&away);
+            self.sets_left(left).await;
         }
         Ok(())
     }
