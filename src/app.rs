@@ -13,6 +13,7 @@ pub mod alive;
 mod housekeeping;
 pub mod notify;
 mod reload;
+mod space;
 
 use crate::action::run::Commands;
 use crate::action::work;

@@ -231,7 +231,8 @@ pub struct NewEntry {
     pub effect: Vec<u8>,
     /// The frozen message.
     pub body: Body,
-    /// For lists and `explain`: `{"from","to","subject","attachments",..}` or `{"job","command",..}`.
+    /// For lists and `explain`: `{"from","to","subject","attachments",..}` or `{"job","command",..}`. With a
+    /// `fault` (`condition`, `template`) what is wrong with a held mail is its rule, and the trouble is the rule's.
     pub summary: Value,
     /// What to do should its fate become unknown.
     pub on_unknown: OnUnknown,

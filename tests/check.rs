@@ -241,7 +241,7 @@ fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
         "    mail: { to: ops }\n    remind: { every: 2h }\n    on_recovery: { mail: { to: ops } }\n",
     );
     assert!(
-        said.contains("rules/a.yaml:5:5: `remind` needs a trigger that opens a case"),
+        said.contains("`remind` needs a trigger that opens a case\n --> rules/a.yaml:5:5"),
         "{said}"
     );
     assert!(said.contains("`on_recovery` has nothing to wait for"), "{said}");
@@ -258,7 +258,11 @@ fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
         "rules/a.yaml:12:5: `remind` sends the rule's `mail` again, and there is none to send again",
         "rules/a.yaml:12:34: `8pm` is not a time of day",
     ] {
-        assert!(said.contains(problem), "{problem}: {said}");
+        let (place, problem) = problem.split_once(": ").map_or(("", problem), |parts| parts);
+        assert!(
+            said.contains(problem) && said.contains(place),
+            "{problem}: {said}"
+        );
     }
     let fine = "rules:\n  back:\n    when: { trouble: {} }\n    on_recovery: { mail: { to: ops, subject: \"{{case.open_for}}\" } }\n";
     assert!(
@@ -639,7 +643,7 @@ fn keys_that_are_missing() {
     8 |     when: {}
       |     ^^^^
       |
-      = hint: one of `file_arrives`, `file_changes`, `file_removed`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
+      = hint: one of `file_arrives`, `file_changes`, `file_removed`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `event`, `trouble`
 
     5 problems
     exit 78
@@ -675,7 +679,7 @@ fn options_that_do_not_exist() {
     10 | quotas: { mails_per_rule_per_hour: 1000 }
        | ^^^^^^
        |
-       = hint: known are `accounts`, `calendars`, `defaults`, `limits`, `outbox`, `recipients`
+       = hint: known are `accounts`, `alive`, `calendars`, `defaults`, `emitted`, `limits`, `outbox`, `recipients`
 
     error: unknown key `file_is_odd`
      --> rules/a.yaml:3:13
@@ -683,7 +687,7 @@ fn options_that_do_not_exist() {
     3 |     when: { file_is_odd: { in: drop } }
       |             ^^^^^^^^^^^
       |
-      = hint: known are `file_arrives`, `file_changes`, `file_removed`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `trouble`
+      = hint: known are `file_arrives`, `file_changes`, `file_removed`, `schedule`, `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`, `file_missing`, `folder_backlog`, `job_missing`, `job_runs_long`, `event`, `trouble`
 
     error: unknown key `soften`
      --> rules/a.yaml:4:5
@@ -691,7 +695,7 @@ fn options_that_do_not_exist() {
     4 |     soften: { at_most: 1 }
       |     ^^^^^^
       |
-      = hint: known are `copy`, `data`, `delete`, `description`, `escalate`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `remind`, `run`, `throttle`, `when`
+      = hint: known are `copy`, `data`, `delete`, `description`, `emit`, `escalate`, `group`, `if`, `mail`, `move`, `on_failure`, `on_recovery`, `on_success`, `quiet_hours`, `remind`, `run`, `throttle`, `when`
 
     error: `file_arrives` and `schedule` cannot stand together
      --> rules/a.yaml:7:41
@@ -2170,11 +2174,12 @@ mod shipped {
             let printed = tidings(Path::new("."), &["schema", of]).stdout;
             jsonschema::validator_for(&serde_json::from_slice(&printed).unwrap()).unwrap()
         };
-        let (settings, rules) = (validator("settings"), validator("rules"));
+        let (settings, rules, tests) = (validator("settings"), validator("rules"), validator("tests"));
         let mut checked = 0;
         for (file, text) in init::FILES {
             let validator = match file {
                 "tidings.yaml" => &settings,
+                _ if file.ends_with(".test.yaml") => &tests,
                 _ if file.starts_with("rules/") => &rules,
                 _ => continue,
             };
@@ -2182,12 +2187,15 @@ mod shipped {
             checked += 1;
         }
         for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/rules")).unwrap() {
-            rules
-                .validate(&json(&std::fs::read_to_string(entry.unwrap().path()).unwrap()))
+            let file = entry.unwrap().path();
+            let of_tests = file.to_str().unwrap().ends_with(".test.yaml");
+            let validator = if of_tests { &tests } else { &rules };
+            validator
+                .validate(&json(&std::fs::read_to_string(file).unwrap()))
                 .unwrap();
             checked += 1;
         }
-        assert_eq!(checked, 7);
+        assert_eq!(checked, 13);
     }
 
     /// What is commented out in the shipped settings is meant to be uncommented.
@@ -2348,6 +2356,11 @@ fn sets_and_files_that_are_gone_that_cannot_be() {
             "file_arrives: { in: drop }".to_owned(),
             "mail: { to: ops, attach: \"{{files}}\" }",
             "no trigger of this rule brings `files`",
+        ),
+        (
+            "file_missing: { in: drop, by: \"07:00\" }".to_owned(),
+            "on_recovery: { mail: { to: ops, subject: \"{{file.name}} {{file.lines}}\" } }",
+            "unknown fact `file.lines`",
         ),
         (
             "file_arrives: { in: drop }".to_owned(),

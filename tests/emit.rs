@@ -254,7 +254,7 @@ async fn an_event_that_cannot_be_made_is_held_told_and_made_after_the_fix() {
     let site = Site::new(&rule("data.missing")).await;
     site.ok(&["emit", "start", "--data", "{\"rows\": 12}"]);
     site.run(&["run", "--once"]);
-    assert_eq!(site.mails(1).await[0].subject, "mail", "the trouble was told");
+    assert_eq!(site.mails(1).await[0].subject, "rule", "the trouble was told");
     let held = site.ok(&["outbox", "list", "--state", "held", "--json"]);
     let held = common::json_lines(&held);
     let held = match &held[0] {

@@ -743,9 +743,12 @@ async fn to_ask_for_the_status_makes_no_state_and_its_fields_are_these() {
     assert_eq!(
         names(&status),
         [
+            "alive",
             "events_pending",
+            "jobs",
             "last_reload",
             "outbox",
+            "paused",
             "running",
             "schedules",
             "setup",

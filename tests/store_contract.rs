@@ -122,6 +122,8 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     changes_tick_when_something_became_due
     purge_forgets_what_is_finished_and_old
     purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again
+    events_are_found_by_rule_mails_by_message_id_and_a_file_by_its_name
+    a_digest_with_the_news_of_a_trouble_in_it_opens_no_case
     purge_keeps_the_memory_of_a_gone_file_while_an_event_of_it_is_left
 }
 
@@ -265,8 +267,8 @@ async fn a_batch_is_recorded_whole_and_read_back_as_it_was(place: Place) {
             root: PathBuf::from("/srv/in"),
             baseline: true,
         }],
+        unmarked: Vec::new(),
         marks: vec![("slot".to_owned(), json!({"last": 3}))],
-        unmarked: vec![],
     };
     let id = store.record(batch.clone()).await.unwrap()[0].id;
     let store = place.open().await;
@@ -1825,6 +1827,103 @@ async fn purge_keeps_a_sent_mail_while_its_event_may_be_dispatched_again(place: 
     store.cancel(again[0][1].id).await.unwrap();
     let purged = store.purge(Duration::ZERO).await.unwrap();
     assert_eq!((purged.entries, purged.events), (2, 1));
+}
+
+async fn events_are_found_by_rule_mails_by_message_id_and_a_file_by_its_name(place: Place) {
+    let store = place.open().await;
+    let (one, two) = (
+        record_one(&store, schedule("a")).await,
+        record_one(&store, schedule("b")).await,
+    );
+    let digest = NewEntry {
+        event: Some(one),
+        answers: vec![two],
+        summary: json!({ "message_id": "1.tidings@example.org" }),
+        ..mail("digest")
+    };
+    let verdict = |rule: &str, outcome: &str| RuleVerdict {
+        rule: rule.to_owned(),
+        outcome: outcome.to_owned(),
+        detail: String::new(),
+    };
+    let first = Admission {
+        event: Some(one),
+        entries: vec![digest],
+        verdicts: vec![verdict("mine", "fired"), verdict("other", "fired")],
+        ..Admission::default()
+    };
+    let second = Admission {
+        event: Some(two),
+        verdicts: vec![verdict("other", "condition_false")],
+        ..Admission::default()
+    };
+    let admitted = store.admit(vec![first, second]).await.unwrap();
+    let of_rule = |rule: &str| EventFilter {
+        rule: Some(rule.to_owned()),
+        ..EventFilter::default()
+    };
+    let found = |events: Vec<Event>| events.iter().map(|event| event.id).collect::<Vec<_>>();
+    assert_eq!(found(store.events(of_rule("mine")).await.unwrap()), [one]);
+    assert_eq!(found(store.events(of_rule("other")).await.unwrap()), [two, one]);
+    let said = store.said("other", Timestamp::UNIX_EPOCH).await.unwrap();
+    assert_eq!(
+        said.into_iter().collect::<Vec<_>>(),
+        [("condition_false".to_owned(), 1), ("fired".to_owned(), 1)]
+    );
+    assert!(store.said("other", Timestamp::MAX).await.unwrap().is_empty());
+    let by_id = |id: &str| EntryFilter {
+        message_id: Some(id.to_owned()),
+        ..EntryFilter::default()
+    };
+    let mails = store.entries(by_id("1.tidings@example.org")).await.unwrap();
+    assert_eq!(mails.len(), 1);
+    assert!(
+        store
+            .entries(by_id("2.tidings@example.org"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let detail = store.entry(admitted[0][0].id).await.unwrap().unwrap();
+    assert_eq!(detail.answers, [two]);
+    let batch = Batch {
+        seen: vec![seen("watch-1", "a"), seen("watch-1", "b")],
+        ..Batch::default()
+    };
+    store.record(batch).await.unwrap();
+    let known = store.seen_file("watch-1", "b".as_ref()).await.unwrap();
+    assert_eq!(known, Some(seen("watch-1", "b")));
+    assert_eq!(store.seen_file("watch-2", "b".as_ref()).await.unwrap(), None);
+}
+
+async fn a_digest_with_the_news_of_a_trouble_in_it_opens_no_case(place: Place) {
+    let store = place.open().await;
+    let trouble = record_one(&store, happened("trouble", Kind::Trouble, "office")).await;
+    let by = |key: &str, event| {
+        let mut event_of = happened(key, Kind::JobFails, "watchdog");
+        event_of.origin = Some(tidings::event::Origin {
+            rule: "watchdog".to_owned(),
+            event,
+        });
+        event_of
+    };
+    let work = record_one(&store, by("work", trouble)).await;
+    let later = record_one(&store, by("later", work)).await;
+    let other = record_one(&store, schedule("a")).await;
+    for (event, comes) in [(trouble, true), (work, true), (later, true), (other, false)] {
+        assert_eq!(store.is_of_a_trouble(event).await.unwrap(), comes, "{event}");
+    }
+    let held = NewEntry {
+        event: Some(other),
+        answers: vec![later],
+        held: Some(Reason::new("not composed")),
+        ..mail("digest")
+    };
+    store.admit_alone(held).await.unwrap();
+    assert!(
+        store.open_cases().await.unwrap().is_empty(),
+        "one of its parts is such news"
+    );
 }
 
 async fn a_file_that_is_gone_is_told_once_and_never_what_our_own_work_took_or_may_take(place: Place) {

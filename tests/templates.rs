@@ -510,8 +510,13 @@ fn an_empty_or_missing_folder_gives_what_is_shipped() {
         [
             "digest",
             "file-arrived",
+            "file-came-late",
+            "file-missing",
+            "folder-backlog",
             "job-failed",
+            "job-missing",
             "job-recovered",
+            "job-runs-long",
             "job-succeeded",
             "plain",
             "test-message",

@@ -28,6 +28,8 @@ const INLINE: usize = 256 * 1024;
 pub struct MailSpec {
     /// Which account sends.
     pub account: String,
+    /// The rule names it; else it is the default.
+    pub account_named: bool,
     /// From.
     pub from: Mailbox,
     /// To; at least one.
@@ -242,11 +244,12 @@ fn compose(
     entry.summary["bcc"] = names(&bcc).into();
 
     let mark = mark(spec, with.facts);
-    let subject = match &spec.subject {
-        Some(text) if text.counts() => Some(rendered("subject", text, with)?),
-        Some(text) => Some(format!("{mark}{}", rendered("subject", text, with)?)),
-        None => None,
-    };
+    let written = spec.subject.as_ref().map(|text| rendered("subject", text, with));
+    let written = written
+        .transpose()
+        .inspect_err(|_| entry.summary["fault"] = "template".into())?;
+    let counts = spec.subject.as_ref().is_some_and(Text::counts);
+    let subject = written.map(|text| if counts { text } else { format!("{mark}{text}") });
     if let Some(subject) = &subject {
         entry.summary["subject"] = one_line(subject, MAX_SUBJECT).into();
     }
@@ -271,7 +274,8 @@ fn compose(
                 "Mend the template (`tidings check` shows the place), then retry the mail.".to_owned(),
             ],
             ..Reason::new(error.to_string())
-        })?;
+        })
+        .inspect_err(|_| entry.summary["fault"] = "template".into())?;
     entry.summary["subject"] = mail.subject.clone().into();
 
     let envelope = Envelope::new(

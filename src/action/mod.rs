@@ -7,6 +7,7 @@
 //! | [`run`] | a [`Step::Run`] of a [`Work`] | a process group of its own |
 //! | [`mod@file`] | a [`Step::File`] of a [`Work`] | the file system |
 //!
+//! [`spare`] lets the news of an account's trouble leave by another account.
 //! [`work`] does the steps of a [`Work`] in order; [`process`] and [`output`] are what a command needs.
 
 pub mod attach;
@@ -15,6 +16,7 @@ pub mod file;
 pub mod output;
 pub mod process;
 pub mod run;
+pub mod spare;
 pub mod work;
 
 use crate::entry::Reason;

@@ -1,6 +1,7 @@
 //! What is to be done now and then, whatever happens: forget what is old, rescue what was left behind.
 
 use crate::action::{output, work};
+use crate::app::space;
 use crate::config::settings::Settings;
 use crate::pulse::Pulse;
 use crate::source::{emitted, job, running};
@@ -55,11 +56,14 @@ pub async fn run(store: Store, mut settings: watch::Receiver<Arc<Settings>>, sto
             () = stop.cancelled() => return,
             Ok(()) = settings.changed() => purge.reset_immediately(),
             _ = purge.tick() => forget(&store, &current).await,
-            _ = rescue.tick() => match store.rescue(work::lost).await {
-                Ok(recovery) if !recovery.is_empty() => tracing::warn!(?recovery, "leases ran out"),
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "cannot look for leases that ran out"),
-            },
+            _ = rescue.tick() => {
+                match store.rescue(work::lost).await {
+                    Ok(recovery) if !recovery.is_empty() => tracing::warn!(?recovery, "leases ran out"),
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "cannot look for leases that ran out"),
+                }
+                space::look(&store).await;
+            }
             _ = pick_up.tick() => self::pick_up(&current, &store).await,
         }
     }

@@ -1,7 +1,7 @@
 //! `tidings explain`: why a mail was or was not sent, and what would be sent.
 //!
-//! One file a question. Each reads what it needs (store, setup, folder) into a value, makes a [`story`] of it,
-//! which is pure, and has it shown by [`page`].
+//! One file a question. Each reads what it needs (store, setup, folder) into a value, makes a `story` of it,
+//! which is pure, and has it shown by `page`.
 
 mod event;
 mod file;

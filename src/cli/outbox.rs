@@ -213,8 +213,9 @@ async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> 
 }
 
 /// What a summary says, in the order and the words in which a person reads it.
-const SUMMARY: [(&str, &str); 15] = [
+const SUMMARY: [(&str, &str); 16] = [
     ("problem", "problem"),
+    ("fault", "fault in"),
     ("about", "about"),
     ("from", "from"),
     ("to", "to"),

@@ -236,7 +236,12 @@ fn wanted<'a>(
                 };
                 let mut facts = facts::facts(event, rule, &surroundings);
                 // Where the file is not there any more, the mail shows what it lacks.
-                let _ = Learned::default().tell(&event.happening, &rule.asks.texts, &mut facts);
+                let _ = Learned::default().tell(
+                    &setup.settings.ground,
+                    &event.happening,
+                    &rule.asks.texts,
+                    &mut facts,
+                );
                 let when = format!("event {}: {}", event.id, event.happening.subject);
                 vec![(when, facts, event.happening.file.as_ref())]
             }
@@ -328,17 +333,19 @@ fn samples(rule: &Rule, branch: Option<Branch>, over: bool) -> Vec<(&'static str
                 _ => false,
             })
     };
-    let mut samples: Vec<(&'static str, Value)> = vocabulary
-        .cases()
-        .iter()
-        .filter(
-            |sample| match sample.facts.get("job").and_then(|job| job.get("ok")) {
-                Some(ok) => ends(ok == &Value::Bool(true), !sample.facts["job"]["signal"].is_null()),
-                None => true,
-            },
-        )
-        .map(|sample| (sample.when, sample.facts.clone()))
-        .collect();
+    let fits = |facts: &Value| {
+        let job = facts.get("job").filter(|job| job.get("ok").is_some());
+        let trouble = facts.get("trouble");
+        job.is_none_or(|job| ends(job["ok"] == true, !job["signal"].is_null()))
+            && trouble.is_none_or(|trouble| trouble["ended"].is_string() == over)
+    };
+    let mut samples: Vec<(&'static str, Value)> = Vec::new();
+    for sample in vocabulary.cases().iter().filter(|sample| fits(&sample.facts)) {
+        // An outcome of work reads the same whatever started the work.
+        if branch.is_none() || samples.iter().all(|(when, _)| *when != sample.when) {
+            samples.push((sample.when, sample.facts.clone()));
+        }
+    }
     if samples.is_empty() {
         // Whatever the rule's triggers are, there is something to show.
         samples = vocabulary
@@ -356,8 +363,6 @@ fn samples(rule: &Rule, branch: Option<Branch>, over: bool) -> Vec<(&'static str
             sample["job"]["recovered"] = json!(true);
         }
     }
-    // An outcome of work reads the same whatever started the work.
-    samples.dedup_by(|one, other| branch.is_some() && one.0 == other.0);
     samples
 }
 

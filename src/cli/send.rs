@@ -119,6 +119,7 @@ fn spec(args: &Args, settings: &Settings) -> Result<MailSpec, String> {
         .collect::<Result<Vec<_>, _>>()?;
     Ok(MailSpec {
         account,
+        account_named: true,
         from,
         to,
         cc: Vec::new(),

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::delivery::Plan;
 use crate::delivery::verdict::{self, Trouble, Verdict};
 use crate::entry::{Body, EntryId, Fence, Kind, Leased, Reason, Settlement};
-use crate::event::{self, FileRef};
+use crate::event::FileRef;
 use crate::store::{Also, NewCase, Store};
 use crate::transport::{Content, Gate, GateClosed, Parcel};
 use jiff::Timestamp;
@@ -350,7 +350,7 @@ impl Performer {
     /// The case to open, unless what failed was itself the news of a trouble.
     async fn case(&self, leased: &Leased, kind: &str, key: &str, reason: &Reason) -> Option<NewCase> {
         let entry = &leased.entry;
-        if kind != "account" && self.is_about_trouble(entry.event).await {
+        if kind != "account" && self.is_about_trouble(entry).await {
             tracing::error!(entry = %entry.id, reason = %reason.text, "the news of a trouble cannot be told by mail");
             return None;
         }
@@ -366,9 +366,18 @@ impl Performer {
         })
     }
 
-    async fn is_about_trouble(&self, event: Option<event::EventId>) -> bool {
-        let Some(id) = event else { return false };
-        self.store.is_of_a_trouble(id).await.unwrap_or(false)
+    /// Whether it tells of a trouble, alone or with others, or came of one.
+    async fn is_about_trouble(&self, entry: &crate::entry::Entry) -> bool {
+        let answers = match self.store.entry(entry.id).await {
+            Ok(detail) => detail.map(|detail| detail.answers).unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        for event in entry.event.into_iter().chain(answers) {
+            if matches!(self.store.is_of_a_trouble(event).await, Ok(true)) {
+                return true;
+            }
+        }
+        false
     }
 }
 

@@ -89,7 +89,7 @@ fn put(event: &Event, desk: &mut Desk, asks: impl Fn(&Match) -> bool) -> Result<
     let mut made = Made::default();
     made.main.event = Some(event.id);
     desk.begin();
-    let learned = RefCell::new(Learned::on(&plan.settings.ground));
+    let learned = RefCell::<Learned>::default();
     for found in plan.find(event).into_iter().filter(asks) {
         let same = |verdict: &&RuleVerdict| verdict.rule == found.rule.name;
         let asked = Asked {
@@ -144,7 +144,10 @@ impl Asked<'_> {
     /// Completes the facts with what the rule must know of the file. Where that cannot be, the rule's answer is an
     /// entry that is held with the reason, and asked again when somebody retries it.
     fn learn(&self, wish: &Wish, facts: &mut Value, made: &mut Made) -> Result<(), Said> {
-        let told = self.learned.borrow_mut().tell(&self.event.happening, wish, facts);
+        let told =
+            self.learned
+                .borrow_mut()
+                .tell(&self.plan.settings.ground, &self.event.happening, wish, facts);
         told.map_err(|why| {
             let text = format!("rule `{}` asks what stands in the file: {why}", self.rule.name);
             let mut entry = self.unmade(Kind::Mail, "facts", Reason::new(text.clone()));
@@ -185,10 +188,12 @@ impl Asked<'_> {
         let mut facts = self.facts();
         // What cannot be read is kept, and found out when the rule goes on.
         let wish = &self.rule.asks.condition;
-        let learned = self
-            .learned
-            .borrow_mut()
-            .tell(&self.event.happening, wish, &mut facts);
+        let learned = self.learned.borrow_mut().tell(
+            &self.plan.settings.ground,
+            &self.event.happening,
+            wish,
+            &mut facts,
+        );
         if let (Why::Trigger(_), Some(condition), Ok(())) = (why, &self.rule.condition, learned)
             && let Ok(decision) = condition.check(&facts)
             && !decision.holds

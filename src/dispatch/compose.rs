@@ -2,12 +2,15 @@
 //! its reason.
 
 use crate::action::email::{self, Composing, MailSpec};
-use crate::action::{StepSpec, Work, work};
+use crate::action::{StepSpec, Work, spare, work};
 use crate::dispatch::Plan;
 use crate::dispatch::ask::Asked;
 use crate::entry::{Body, Kind, NewEntry, OnUnknown, Reason};
 use crate::sender;
+use crate::store::Store;
 use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +28,28 @@ impl Plan {
         if let Some(account) = self.settings.accounts.get(&spec.account) {
             entry.lane = sender::lane(account, &spec.from.address);
         }
+    }
+}
+
+impl Plan {
+    /// The mail as it shall leave: the news of an account's trouble does not wait for that account, where another
+    /// is well. Reads the open cases then; called on a thread that may block.
+    pub(super) fn sparing<'a>(&self, spec: &'a MailSpec, facts: &Value, store: &Store) -> Cow<'a, MailSpec> {
+        if !spare::may_be_needed(spec, facts) {
+            return Cow::Borrowed(spec);
+        }
+        let ailing = match tokio::runtime::Handle::current().block_on(store.open_cases()) {
+            Ok(cases) => cases
+                .into_iter()
+                .filter(|case| case.kind == "account")
+                .map(|case| case.subject)
+                .collect(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot ask which accounts are well; the mail takes the usual one");
+                BTreeSet::new()
+            }
+        };
+        spare::sparing(spec, &self.settings, &ailing)
     }
 }
 
@@ -47,8 +72,9 @@ impl Asked<'_> {
     ) -> io::Result<()> {
         for (number, spec) in specs.iter().enumerate() {
             let key = self.key(part, &format!("mail-{number}"));
-            let mut entry = self.composing(facts, |with| email::prepare(spec, &key, with))?;
-            self.plan.lane(spec, &mut entry);
+            let spec = self.plan.sparing(spec, facts, self.store);
+            let mut entry = self.composing(facts, |with| email::prepare(&spec, &key, with))?;
+            self.plan.lane(&spec, &mut entry);
             entries.push(entry);
         }
         Ok(())
@@ -147,7 +173,7 @@ impl Asked<'_> {
             lane: self.rule.name.clone(),
             effect: Vec::new(),
             body: Body::None,
-            summary: json!({ "problem": reason.text }),
+            summary: json!({ "problem": reason.text, "fault": if part == "if" { "condition" } else { "work" } }),
             on_unknown: OnUnknown::Hold,
             due: self.now,
             held: Some(reason),

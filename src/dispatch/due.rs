@@ -384,7 +384,7 @@ impl Digest {
                 let mut facts = facts::facts(event, &self.rule, &surroundings);
                 // A file that is gone by now lacks what stood in it: a template that says so holds the digest.
                 let wish = &self.rule.asks.texts;
-                if let Err(why) = Learned::on(&plan.settings.ground).tell(&event.happening, wish, &mut facts) {
+                if let Err(why) = Learned::default().tell(&plan.settings.ground, &event.happening, wish, &mut facts) {
                     tracing::warn!(rule = self.rule.name, event = %event.id, why, "facts of a file are not known");
                 }
                 let log = job_log(&facts);
@@ -427,8 +427,9 @@ impl Digest {
             now: desk.now,
             host: &plan.host,
         };
-        let mut entry = email::prepare_digest(spec, key, &with, &members)?;
-        plan.lane(spec, &mut entry);
+        let spec = plan.sparing(spec, &facts, &desk.store);
+        let mut entry = email::prepare_digest(&spec, key, &with, &members)?;
+        plan.lane(&spec, &mut entry);
         let others = events.iter().filter(|event| event.id != last.id);
         entry.answers = others.map(|event| event.id).collect();
         if entry.held.is_some() && entry.effect.is_empty() {
@@ -485,6 +486,7 @@ fn by_defaults(told: &Addressed, plan: &Plan) -> Option<MailSpec> {
         allowed.map(RecipientSpec::Fixed).collect()
     };
     Some(MailSpec {
+        account_named: false,
         account: account.clone(),
         from,
         to: allowed(&told.to),

@@ -43,23 +43,20 @@ pub struct Asks {
 #[derive(Debug, Default)]
 pub struct Learned {
     facts: Map<String, Value>,
-    ground: Ground,
 }
 
 impl Learned {
-    /// Nothing yet, of a file that lies on `ground`.
-    pub fn on(ground: &Ground) -> Learned {
-        Learned {
-            facts: Map::new(),
-            ground: ground.clone(),
-        }
-    }
-
     /// Completes `facts`, which are those of `event`, with what is wished for. Reads the file, where it was not
     /// read already.
     ///
     /// The error is one sentence that names the file: it is no longer the version that settled, or cannot be read.
-    pub fn tell(&mut self, event: &NewEvent, wish: &Wish, facts: &mut Value) -> Result<(), String> {
+    pub fn tell(
+        &mut self,
+        ground: &Ground,
+        event: &NewEvent,
+        wish: &Wish,
+        facts: &mut Value,
+    ) -> Result<(), String> {
         let Some(file) = &event.file else { return Ok(()) };
         if wish.is_empty() || event.kind == crate::event::Kind::FileRemoved {
             return Ok(());
@@ -72,7 +69,7 @@ impl Learned {
             .filter(|part| !known(part.as_str()))
             .collect();
         if !missing.is_empty() {
-            let read = contents::read(file, &missing, &self.ground).map_err(|why| {
+            let read = contents::read(file, &missing, ground).map_err(|why| {
                 format!(
                     "{} cannot be read: {why}",
                     crate::event::shown(file.path().as_os_str())

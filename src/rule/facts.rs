@@ -414,6 +414,8 @@ impl Vocabulary {
                         "text": "the sign-in was refused: AADSTS50173, the grant was revoked",
                         "steps": ["Run `tidings auth login office`."],
                         "since": "2026-03-02T08:20:00+01:00",
+                        "ended": null,
+                        "lasted": null,
                     }}),
                 ),
                 TriggerWord::Job => ("", json!({})),
@@ -428,9 +430,11 @@ impl Vocabulary {
                     facts.insert("case".to_owned(), sample_case());
                 }
             }
-            let over = trigger.is_absence() && self.branch == Some(Branch::Recovery);
-            if over || trigger != TriggerWord::Job && self.branch.is_none() {
+            let ends = trigger.is_absence() && self.branch == Some(Branch::Recovery);
+            let over = (trigger == TriggerWord::Trouble).then(|| over(&facts));
+            if ends || trigger != TriggerWord::Job && self.branch.is_none() {
                 samples.push(Sample { when, facts });
+                samples.extend(over);
                 continue;
             }
             for (when, job) in jobs() {
@@ -543,6 +547,17 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     let data = data(facts.get("cloudevent"), &rule.data);
     facts.insert("data".to_owned(), data);
     Value::Object(facts)
+}
+
+/// The same trouble when it is over.
+fn over(facts: &Value) -> Sample {
+    let mut facts = facts.clone();
+    facts["trouble"]["ended"] = json!("2026-03-02T08:29:30+01:00");
+    facts["trouble"]["lasted"] = json!(570);
+    Sample {
+        when: "the trouble is over",
+        facts,
+    }
 }
 
 /// `case`: what stays open until it is over.
@@ -755,7 +770,7 @@ fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
         }
         _ if over => (
             "the missing file came",
-            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_file(false) }),
+            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_ref().facts() }),
         ),
         _ => (
             "a file is missing",

@@ -156,23 +156,6 @@ impl State {
     }
 }
 
-/// This machine, for what runs on it.
-#[derive(Clone, Debug)]
-pub struct Who {
-    /// Its name.
-    pub host: String,
-}
-
-impl Who {
-    /// Whether there is such a process. One that we may not ask is there.
-    pub fn lives(&self, pid: i32) -> bool {
-        let Some(pid) = rustix::process::Pid::from_raw(pid) else {
-            return false;
-        };
-        rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
-    }
-}
-
 /// All expectations of the rules.
 type All = Arc<Vec<Expectation>>;
 
@@ -192,7 +175,6 @@ pub struct AbsenceSource {
     store: Store,
     clock: Clock,
     files: Option<FilesHandle>,
-    who: Who,
     pulse: Pulse,
 }
 
@@ -230,9 +212,6 @@ impl AbsenceSource {
             store,
             clock,
             files,
-            who: Who {
-                host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            },
             pulse: Pulse::new("absence"),
         };
         (source, Handle(Arc::new(sender)))

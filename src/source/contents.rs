@@ -30,6 +30,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Largest file that is hashed.
@@ -113,19 +114,16 @@ pub enum Unread {
 
 /// Reads what is asked of `file`, which lies on `ground`: each fact under its word.
 pub fn read(file: &FileRef, parts: &BTreeSet<Part>, ground: &Ground) -> Result<Map<String, Value>, Unread> {
-    let there = FileRef {
-        root: ground.at(&file.root).into_owned(),
-        ..file.clone()
-    };
-    read_within(&there, parts, LONGEST)
+    read_within(file, &ground.at(&file.root), parts, LONGEST)
 }
 
 fn read_within(
     file: &FileRef,
+    place: &Path,
     parts: &BTreeSet<Part>,
     longest: Duration,
 ) -> Result<Map<String, Value>, Unread> {
-    let root = Root::open(&file.root).map_err(Unread::Away)?;
+    let root = Root::open(place).map_err(Unread::Away)?;
     let mut handle = root.file(&file.relative).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => Unread::Gone,
         other => Unread::Failed(other.to_string()),

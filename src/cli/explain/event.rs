@@ -197,11 +197,11 @@ pub fn entry(entry: &Entry, times: &Times) -> String {
         "entry {}: {} {}, {}",
         entry.id,
         entry.state.as_str(),
-        times.from_now(entry.changed),
+        times.how_far(entry.changed),
         outbox::what(entry)
     );
     if entry.state == State::Deferred {
-        text.push_str(&format!("; tried again {}", times.from_now(entry.due)));
+        text.push_str(&format!("; tried again {}", times.how_far(entry.due)));
     }
     if let Some(reason) = &entry.reason {
         if reason.text != entry.state.as_str() {
@@ -255,7 +255,7 @@ fn headline(told: &Told, times: &Times) -> String {
         "Event {}: {} {}; {then}.",
         event.id,
         happened(event),
-        times.from_now(event.happening.time)
+        times.how_far(event.happening.time)
     )
 }
 

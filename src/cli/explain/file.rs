@@ -434,7 +434,7 @@ fn headline(found: &Found, why: &str, times: &Times) -> String {
             format!(
                 "The file {} arrived {}, {}.",
                 found.path,
-                times.from_now(event.happening.time),
+                times.how_far(event.happening.time),
                 mails(told)
             )
         }

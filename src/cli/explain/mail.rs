@@ -170,7 +170,7 @@ fn names(entry: &Entry, name: &str) -> String {
 
 fn headline(entry: &Entry, sight: &Sight) -> String {
     let times = &sight.times;
-    let (when, due) = (times.from_now(entry.changed), times.from_now(entry.due));
+    let (when, due) = (times.how_far(entry.changed), times.how_far(entry.due));
     let to = names(entry, "to");
     let subject = text(entry, "subject");
     let what = match (entry.kind, to.is_empty(), subject.is_empty()) {

@@ -189,10 +189,10 @@ fn headline(rule: &Rule, done: &Done, times: &Times) -> String {
             .any(|v| v.rule == rule.name && v.outcome == "fired")
     });
     let last = match (fired, done.last.first()) {
-        (Some(fired), _) => format!("It last fired {}.", times.from_now(when(&fired.event))),
+        (Some(fired), _) => format!("It last fired {}.", times.how_far(when(&fired.event))),
         (None, Some(asked)) => format!(
             "It was last asked {} and did not fire.",
-            times.from_now(when(&asked.event))
+            times.how_far(when(&asked.event))
         ),
         (None, None) => "The journal knows of nothing that it was asked about.".to_owned(),
     };
@@ -253,7 +253,7 @@ fn waiting(rule: &Rule, done: &Done, sight: &Sight) -> Lines {
                     "{} is next due {} ({}).",
                     schedule.describe(),
                     times.day(next),
-                    times.from_now(next)
+                    times.how_far(next)
                 ),
                 None => format!("{} is never due again.", schedule.describe()),
             },
@@ -334,7 +334,7 @@ fn did(rule: &Rule, done: &Done, times: &Times) -> Lines {
 
 fn at_a_time(rule: &Rule, at: Timestamp, each: &[Then], done: &Done, times: &Times) -> Lines {
     let mut lines = Lines::default();
-    lines.say(0, format!("{} ({}):", times.day(at), times.from_now(at)));
+    lines.say(0, format!("{} ({}):", times.day(at), times.how_far(at)));
     for then in each {
         match &then.due {
             Some(answer) => {

@@ -150,7 +150,7 @@ impl Times {
     }
 
     /// `3 hours ago`, `in 2 days`, `just now`.
-    pub fn from_now(&self, time: Timestamp) -> String {
+    pub fn how_far(&self, time: Timestamp) -> String {
         let passed = self.now.duration_since(time);
         if passed.abs() < SignedDuration::from_secs(2) {
             return "just now".to_owned();
@@ -165,7 +165,7 @@ impl Times {
 
     /// Both: `2026-03-02 08:30:00 CET (3 hours ago)`.
     pub fn at(&self, time: Timestamp) -> String {
-        format!("{} ({})", self.clock(time), self.from_now(time))
+        format!("{} ({})", self.clock(time), self.how_far(time))
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
             "Thu 2026-03-05 08:00 CET"
         );
         assert_eq!(
-            times.from_now("2026-03-05T07:00:00Z".parse().unwrap()),
+            times.how_far("2026-03-05T07:00:00Z".parse().unwrap()),
             "in 3 days"
         );
     }

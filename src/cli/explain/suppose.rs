@@ -87,7 +87,7 @@ pub fn decide(setup: &Setup, store: &Store, rule: &Rule, event: &Event, branch: 
     let mut learned = Learned::default();
     for wish in [&rule.asks.condition, &rule.asks.texts] {
         // Of a file that is not there everything else is told all the same.
-        if let Err(why) = learned.tell(&event.happening, wish, &mut facts)
+        if let Err(why) = learned.tell(&setup.settings.ground, &event.happening, wish, &mut facts)
             && event
                 .happening
                 .file

@@ -225,8 +225,10 @@ pub enum TroubleOf {
     Mail,
     /// A folder cannot be watched.
     Watch,
-    /// A rule cannot do what it says.
+    /// A rule cannot do what it says: its condition or template failed.
     Rule,
+    /// Little space is left where events and mails are kept.
+    Store,
 }
 
 /// A command.

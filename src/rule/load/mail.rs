@@ -105,6 +105,7 @@ impl Loader<'_> {
         let headers = self.headers(at, raw, words);
         Some(MailSpec {
             account: account?,
+            account_named: raw.account.is_some(),
             from: from?,
             to,
             cc,

@@ -76,6 +76,7 @@ impl Loader<'_> {
                     raw::TroubleOf::Mail,
                     raw::TroubleOf::Watch,
                     raw::TroubleOf::Rule,
+                    raw::TroubleOf::Store,
                 ];
                 let of = trouble.of.as_ref().map_or(&all[..], |of| &of.0);
                 let of = of.iter().map(|of| match of {
@@ -83,6 +84,7 @@ impl Loader<'_> {
                     raw::TroubleOf::Mail => "mail",
                     raw::TroubleOf::Watch => "watch",
                     raw::TroubleOf::Rule => "rule",
+                    raw::TroubleOf::Store => "store",
                 });
                 Some(Trigger::Trouble(of.map(str::to_owned).collect()))
             }

@@ -2,7 +2,8 @@
 
 use super::backlog::{Backlog, Pile};
 use super::expected::{Arrival, Expected, Look, Progress, Step};
-use super::{AbsenceSource, Expectation, FileExpected, State, What, running, tell};
+use super::running::Running;
+use super::{AbsenceSource, Expectation, FileExpected, State, What, tell};
 use crate::event::{Event, EventId, FileRef, Kind, NewEvent};
 use crate::source::file::status::{self, Mode, WatchStatus};
 use crate::store::{Batch, EventFilter, Lying, StoreError};
@@ -82,7 +83,7 @@ impl AbsenceSource {
         }
         let events = self.news(&all, &mut journal).await?;
         let running = if all.iter().any(|each| matches!(each.what, What::Running(_))) {
-            running::running(&self.store, &self.who).await?
+            self.running().await?
         } else {
             Vec::new()
         };
@@ -205,6 +206,17 @@ impl AbsenceSource {
         self.states = Some(found.states);
         (self.wake, self.waits) = (found.wake, found.waits);
         Ok(recorded)
+    }
+
+    /// All jobs that run now.
+    async fn running(&self) -> Result<Vec<Running>, StoreError> {
+        let all = crate::source::running::list(&self.store).await?;
+        let run = |job: crate::source::running::Running| Running {
+            id: job.key,
+            name: job.name,
+            started: job.started,
+        };
+        Ok(all.into_iter().map(run).collect())
     }
 
     /// How each expectation stood.

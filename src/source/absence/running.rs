@@ -1,40 +1,10 @@
-//! Jobs that run: ours, by their leases in the outbox, and those of `tidings exec`, by the marks they leave.
-//!
-//! `exec` writes the mark [`mark`] before it starts the command and removes it when the outcome is recorded. Where
-//! it was killed, the mark stays; on the same machine a process that is gone runs nothing any more.
+//! Jobs that run for too long. Pure; which run at all is [`source::running`](crate::source::running)'s to say.
 
-use crate::entry::{self, State};
-use crate::source::absence::Who;
-use crate::store::{EntryFilter, Store, StoreError};
 use globset::GlobMatcher;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// Marks of jobs that were started elsewhere begin with this.
-pub const MARKS: &str = "running:";
-
-/// Most jobs of ours that are looked at.
-const MOST: usize = 1_000;
-
-/// The mark of a job that was started elsewhere; `id` tells two runs of it apart.
-pub fn mark(name: &str, id: &str) -> String {
-    format!("{MARKS}{name}:{id}")
-}
-
-/// What such a mark says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// The job's name.
-    pub name: String,
-    /// When it was started, RFC 3339.
-    pub started: String,
-    /// On which machine.
-    pub host: String,
-    /// The process that waits for it.
-    pub pid: i32,
-}
 
 /// How long jobs may run.
 #[derive(Clone, Debug)]
@@ -102,56 +72,6 @@ impl RunsLong {
             .checked_add(SignedDuration::try_from(self.after).ok()?)
             .ok()
     }
-}
-
-/// All jobs that run now.
-pub async fn running(store: &Store, who: &Who) -> Result<Vec<Running>, StoreError> {
-    let mut all = Vec::new();
-    let leased = EntryFilter {
-        states: vec![State::Leased],
-        kind: Some(entry::Kind::Work),
-        limit: MOST,
-        ..EntryFilter::default()
-    };
-    for entry in store.entries(leased).await? {
-        // What follows an outcome is no job: it moves files.
-        if entry.lane != entry.rule {
-            continue;
-        }
-        let attempt = store
-            .entry(entry.id)
-            .await?
-            .and_then(|detail| detail.attempts.last().cloned());
-        if let Some(attempt) = attempt.filter(|attempt| attempt.ended.is_none()) {
-            all.push(Running {
-                id: format!("entry:{}:{}", entry.id, attempt.number),
-                name: entry.rule,
-                started: attempt.started,
-            });
-        }
-    }
-    for (key, value) in store.marks(MARKS).await? {
-        let Ok(mark) = serde_json::from_value::<Mark>(value) else {
-            continue;
-        };
-        let Ok(started) = mark.started.parse() else {
-            continue;
-        };
-        if mark.host == who.host && !who.lives(mark.pid) {
-            tracing::info!(
-                job = mark.name,
-                "its `tidings exec` is gone without a word; it counts as ended"
-            );
-            store.delete_marks(&key).await?;
-            continue;
-        }
-        all.push(Running {
-            id: format!("exec:{}", key.rsplit(':').next().unwrap_or_default()),
-            name: mark.name,
-            started,
-        });
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ fn a_large_file_is_read_no_further_than_its_facts_need() {
 fn what_takes_too_long_is_left_out_and_the_rest_is_told() {
     let place = Place::new();
     let long = place.file("long.csv", &b"a,b\n".repeat(500_000));
-    let facts = read_within(&long, &Part::ALL.into(), Duration::ZERO).unwrap();
+    let facts = read_within(&long, &long.root, &Part::ALL.into(), Duration::ZERO).unwrap();
     assert_eq!((&facts["sha256"], &facts["lines"]), (&Value::Null, &Value::Null));
     assert_eq!(facts["csv"], json!({ "header": ["a", "b"], "rows": null }));
     assert_eq!(all(&long)["lines"], 500_000);

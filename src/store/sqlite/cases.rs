@@ -64,18 +64,16 @@ pub(in crate::store) fn open(tx: &Tx<'_>, case: &NewCase, now: Timestamp) -> Res
 
 /// What may be said of a trouble, while it is open or when it is over.
 fn facts(case: &NewCase, since: Timestamp, ended: Option<Timestamp>) -> Map<String, Value> {
-    let mut trouble = json!({
+    let trouble = json!({
         "kind": case.kind,
         "key": case.key,
         "subject": case.subject,
         "text": told(case),
         "steps": case.reason.steps,
         "since": since.to_string(),
+        "ended": ended.map(|ended| ended.to_string()),
+        "lasted": ended.map(|ended| ended.duration_since(since).as_secs()),
     });
-    if let Some(ended) = ended {
-        trouble["ended"] = json!(ended.to_string());
-        trouble["lasted"] = json!(ended.duration_since(since).as_secs());
-    }
     Map::from_iter([("trouble".to_owned(), trouble)])
 }
 

@@ -103,8 +103,8 @@ pub(in crate::store) fn insert(
         let case = NewCase {
             key: case_of(new.kind, EntryId(id)),
             kind: match new.kind {
-                Kind::Mail => "mail".to_owned(),
-                Kind::Work => "rule".to_owned(),
+                Kind::Mail if new.summary.get("fault").is_none() => "mail".to_owned(),
+                Kind::Mail | Kind::Work => "rule".to_owned(),
             },
             subject: format!("{} {id} of rule {}", new.kind.as_str(), new.rule),
             reason: reason.clone(),
@@ -123,10 +123,15 @@ fn case_of(kind: Kind, id: EntryId) -> String {
     format!("{}:{id}", kind.as_str())
 }
 
-/// The news of a trouble that cannot be told opens no case: the case would be news again.
+/// The news of a trouble that cannot be told opens no case: the case would be news again. Nor does what such news
+/// led to, by whatever way.
 fn is_news_of_a_trouble(tx: &Tx<'_>, new: &NewEntry) -> Result<bool, StoreError> {
-    new.event
-        .map_or(Ok(false), |event| journal::is_of_a_trouble(tx.connection, event))
+    for event in new.event.iter().chain(&new.answers) {
+        if journal::is_of_a_trouble(tx.connection, *event)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes a spool file after the commit, unless an entry refers to it.
