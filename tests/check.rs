@@ -256,7 +256,7 @@ fn a_ladder_that_nobody_could_climb_is_a_problem_with_its_place() {
         "this leaves no time for a reminder",
         "rules/a.yaml:8:18: each rung must come later than the one before",
         "rules/a.yaml:12:5: `remind` sends the rule's `mail` again, and there is none to send again",
-        "rules/a.yaml:12:34: `8pm` is not a time of day",
+        "rules/a.yaml:12:33: `8pm` is not a time of day",
     ] {
         let (place, problem) = problem.split_once(": ").map_or(("", problem), |parts| parts);
         assert!(
