@@ -85,21 +85,27 @@ impl Site {
             setup.port, setup.connections
         );
         let attach = if setup.attach {
-            ", attach: \"{{file.path}}\""
+            ", attach: \"{{file.path}}\", max_size: 40MB"
         } else {
             ""
         };
-        let mut rules = format!(
+        let rules = format!(
             "rules:\n  each:\n    when: {{ file_arrives: {{ in: drop, match: \"**/*\" }} }}\n\
              \x20   mail: {{ to: ap@example.org, template: file-arrived, subject: \"{{{{file.name}}}}\"{attach} }}\n"
         );
-        for number in 1..setup.rules {
-            rules.push_str(&format!(
-                "  other-{number}:\n    when: {{ file_arrives: {{ in: drop, match: \"other-{number}/**/*.pdf\" }} }}\n\
-                 \x20   mail: {{ to: ap@example.org, template: file-arrived }}\n"
-            ));
-        }
         std::fs::write(self.path("rules/rules.yaml"), rules).unwrap();
+        // A file of a setup may not be endlessly long.
+        let others: Vec<usize> = (1..setup.rules).collect();
+        for (file, numbers) in others.chunks(2000).enumerate() {
+            let mut rules = "rules:\n".to_owned();
+            for number in numbers {
+                rules.push_str(&format!(
+                    "  other-{number}:\n    when: {{ file_arrives: {{ in: drop, match: \"other-{number}/**/*.pdf\" }} }}\n\
+                     \x20   mail: {{ to: ap@example.org, template: file-arrived }}\n"
+                ));
+            }
+            std::fs::write(self.path(&format!("rules/others-{file}.yaml")), rules).unwrap();
+        }
         // A burst is what the fuse is there to stop; builds before it do not know the word.
         let unlimited = format!("{settings}limits: none\n");
         std::fs::write(self.path("tidings.yaml"), unlimited).unwrap();
