@@ -8,9 +8,21 @@
 //!
 //! ```text
 //!   outbox --claim--> waiting here --> performer --gate--> server --> settle
-//!                        |                                              |
-//!                        +-- stop: given back untouched                 +-- events of its outcome
+//!                        |                                   |          |
+//!                        |                                   |          +-- events of its outcome
+//!                        |                                   +-- its connection takes the next mail
+//!                        +-- stop: given back untouched
 //! ```
+//!
+//! A mail gives its connection back as soon as the store has been handed its outcome, and the next one
+//! begins while that is written. The store works in the order in which it is asked: the next mail's gate
+//! is never on disk before this outcome. So no more mails than there are connections are past the gate
+//! without a recorded outcome. Should an outcome fail to be written, the lane is stuck: it begins
+//! nothing, and its gates stay shut, until it is.
+//!
+//! One loop owns all of this. It wakes when something it began has news, when the store changed, and
+//! when something is due. It looks into the store only in the last two cases, and claims ahead on the
+//! side, so that no connection waits for a claim.
 //!
 //! When it stops, it begins nothing new, finishes what is on the wire, and gives the rest back.
 
@@ -21,7 +33,7 @@ pub mod verdict;
 use crate::action::run::Commands;
 use crate::action::{Overlap, Step, Work};
 use crate::clock::Clock;
-use crate::delivery::perform::{Performed, Performer};
+use crate::delivery::perform::{Freed, Performed, Performer, Stuck};
 use crate::delivery::verdict::Retry;
 use crate::entry::{EntryId, Fence, Kind, Leased, Reason, Settlement};
 use crate::event::{FileRef, members};
@@ -31,12 +43,12 @@ use crate::sender::Senders;
 use crate::sender::pace::Pacer;
 use crate::store::{Also, Store, StoreError};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -46,8 +58,17 @@ const LEASE: Duration = Duration::from_secs(600);
 /// Time between two renewals of all leases.
 const RENEW: Duration = Duration::from_secs(120);
 
-/// Entries of one lane claimed ahead of their performers.
-const AHEAD: usize = 32;
+/// Mails begun and not settled, for each connection: one on the wire, one being written down.
+const EACH: usize = 2;
+
+/// Mails of one lane claimed ahead of their performers, for each connection.
+const AHEAD: usize = 8;
+
+/// Runs of one lane left out at once.
+const SKIPPED: usize = 32;
+
+/// Most runs of one lane that wait here for other runs on their files.
+const BLOCKED: usize = 32;
 
 /// Jobs that may run at once, all together; but one of each lane always may.
 const JOBS: usize = 16;
@@ -86,12 +107,83 @@ type LaneKey = (Kind, String);
 struct Lane {
     /// Claimed, not begun.
     waiting: VecDeque<Leased>,
-    /// Begun.
+    /// Begun, not settled.
     running: usize,
+    /// Of these, mails whose outcome is not known yet: each may have a connection.
+    sending: usize,
     /// Nothing before this time.
     paused: Option<Timestamp>,
     /// The case whose end ends the pause as well.
     awaits: Option<String>,
+    /// Outcomes that could not be written so far.
+    stuck: Stuck,
+    /// A claim is on its way.
+    claiming: bool,
+    /// More may be due than that claim brings.
+    more: bool,
+}
+
+impl Lane {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && !self.claiming && self.waiting.is_empty() && self.paused.is_none()
+    }
+
+    fn pause(&mut self, until: Timestamp, awaits: Option<String>) {
+        self.paused = Some(self.paused.map_or(until, |before| before.max(until)));
+        self.awaits = awaits;
+    }
+}
+
+/// What may begin in a lane.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// At once.
+    now: usize,
+    /// Beyond that, so that there is always something to begin.
+    ahead: usize,
+}
+
+/// An entry being performed.
+#[derive(Debug)]
+struct Begun {
+    lane: LaneKey,
+    sending: bool,
+}
+
+/// Whose, how many were wanted, what came.
+type Claimed = (LaneKey, usize, Result<Vec<Leased>, StoreError>);
+
+type Ended = Result<(tokio::task::Id, Performed), JoinError>;
+
+/// What was begun and will have news.
+struct Underway {
+    performers: JoinSet<Performed>,
+    claims: JoinSet<Claimed>,
+    tell: mpsc::UnboundedSender<Freed>,
+    freed: mpsc::UnboundedReceiver<Freed>,
+}
+
+enum News {
+    Freed(Freed),
+    Claimed(Result<Claimed, JoinError>),
+    Ended(Ended),
+}
+
+impl Underway {
+    fn is_empty(&self) -> bool {
+        self.performers.is_empty() && self.claims.is_empty()
+    }
+
+    /// Waits for the next news; for ever if nothing is under way. May be dropped and called again.
+    async fn next(&mut self) -> News {
+        tokio::select! {
+            biased;
+            Some(freed) = self.freed.recv() => News::Freed(freed),
+            Some(claimed) = self.claims.join_next() => News::Claimed(claimed),
+            Some(ended) = self.performers.join_next_with_id() => News::Ended(ended),
+            else => std::future::pending().await,
+        }
+    }
 }
 
 /// The task.
@@ -103,10 +195,15 @@ pub struct Delivery {
     gone: mpsc::UnboundedSender<FileRef>,
     lanes: BTreeMap<LaneKey, Lane>,
     ours: BTreeMap<EntryId, Fence>,
-    running: JoinSet<Performed>,
-    by_task: BTreeMap<tokio::task::Id, (LaneKey, EntryId)>,
+    begun: HashMap<EntryId, Begun>,
+    by_task: HashMap<tokio::task::Id, EntryId>,
     /// The files that running commands work on.
     on_files: BTreeMap<EntryId, Vec<PathBuf>>,
+    underway: Underway,
+    /// When something is due, if a time is known.
+    next: Option<Timestamp>,
+    /// A claim brought something since this was last asked.
+    came: bool,
     jobs_stop: CancellationToken,
 }
 
@@ -121,6 +218,7 @@ impl Delivery {
         gone: mpsc::UnboundedSender<FileRef>,
         jobs_stop: CancellationToken,
     ) -> Delivery {
+        let (tell, freed) = mpsc::unbounded_channel();
         Delivery {
             store,
             plan,
@@ -129,9 +227,17 @@ impl Delivery {
             gone,
             lanes: BTreeMap::new(),
             ours: BTreeMap::new(),
-            running: JoinSet::new(),
-            by_task: BTreeMap::new(),
+            begun: HashMap::new(),
+            by_task: HashMap::new(),
             on_files: BTreeMap::new(),
+            underway: Underway {
+                performers: JoinSet::new(),
+                claims: JoinSet::new(),
+                tell,
+                freed,
+            },
+            next: None,
+            came: false,
             jobs_stop,
         }
     }
@@ -143,36 +249,34 @@ impl Delivery {
         let mut foreign = tokio::time::interval(FOREIGN);
         foreign.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut look = true;
-        let mut next = None;
         let mut latest = Instant::now();
         while !stop.is_cancelled() {
             self.pulse.tick();
             if look || Instant::now() >= latest {
-                next = match self.begin_due().await {
-                    Ok(next) => next,
-                    Err(error) => {
-                        tracing::error!(%error, "cannot read the outbox; trying again");
-                        Some(self.clock.now() + LOOK)
-                    }
-                };
+                if let Err(error) = self.begin_due().await {
+                    tracing::error!(%error, "cannot work on the outbox; trying again");
+                }
                 latest = Instant::now() + LOOK;
             }
-            look = true;
             // What woke us without asking for a look must not put the next one off.
             let rest = latest.saturating_duration_since(Instant::now());
-            let sleep = next.map_or(rest, |next| self.clock.until(next).min(rest));
-            tokio::select! {
-                () = stop.cancelled() => {}
-                Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.ended(ended),
-                _ = changes.changed() => {}
-                _ = self.plan.changed() => self.resume_all(),
-                _ = renew.tick() => { self.renew().await; look = false; }
+            let sleep = self.next.map_or(rest, |next| self.clock.until(next).min(rest));
+            look = tokio::select! {
+                () = stop.cancelled() => false,
+                news = self.underway.next() => self.heard(news).await.unwrap_or_else(|error| {
+                    tracing::error!(%error, "cannot claim from the outbox; trying again");
+                    false
+                }),
+                _ = changes.changed() => true,
+                _ = self.plan.changed() => { self.resume_all(); true }
+                _ = renew.tick() => { self.renew().await; false }
                 _ = foreign.tick() => {
-                    look = self.store.foreign_change().await;
-                    if look { self.resume_all(); }
+                    let changed = self.store.foreign_change().await;
+                    if changed { self.resume_all(); }
+                    changed
                 }
-                () = tokio::time::sleep(sleep) => {}
-            }
+                () = tokio::time::sleep(sleep) => true,
+            };
         }
         self.give_back().await;
         self.finish(&now).await;
@@ -189,56 +293,67 @@ impl Delivery {
         now: &CancellationToken,
     ) -> Result<(), StoreError> {
         let mut renew = tokio::time::interval(RENEW);
+        let mut look = true;
+        let mut begun = Ok(());
         loop {
-            let begun = match soon.is_cancelled() {
-                false => self.begin_due().await,
-                true => Ok(None),
-            };
+            if look && begun.is_ok() && !soon.is_cancelled() {
+                begun = self.begin_due().await;
+            }
             // Nothing runs, and what waits here is at its pace: claimed, but not before a later time.
-            if begun.is_err() || soon.is_cancelled() || self.running.is_empty() {
+            if begun.is_err() || soon.is_cancelled() || self.underway.is_empty() {
                 self.give_back().await;
                 self.finish(now).await;
-                return begun.map(drop);
+                return begun;
             }
-            tokio::select! {
-                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
-                _ = renew.tick() => self.renew().await,
-                () = soon.cancelled() => {}
-            }
+            look = tokio::select! {
+                news = self.underway.next() => match self.heard(news).await {
+                    // All is done: more may have become due meanwhile, if there was anything.
+                    Ok(look) => look || (self.underway.is_empty() && std::mem::take(&mut self.came)),
+                    Err(error) => { begun = Err(error); false }
+                },
+                _ = renew.tick() => { self.renew().await; false }
+                () = soon.cancelled() => false,
+            };
         }
     }
 
-    /// Begins everything that may begin. Tells when to look again, if a time is known.
-    async fn begin_due(&mut self) -> Result<Option<Timestamp>, StoreError> {
-        let plan = Arc::clone(&self.plan.borrow());
+    /// Takes in what the outbox has, and begins everything that may begin.
+    async fn begin_due(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let mut next: Option<Timestamp> = None;
-        let mut sooner = |time: Timestamp| next = Some(next.map_or(time, |next| next.min(time)));
+        // Should this fail, the next look is no later than always.
+        self.next = None;
+        self.lanes.retain(|_, lane| !lane.is_idle());
         for lane in self.store.lanes().await? {
-            self.lanes.entry((lane.kind, lane.lane)).or_default();
-            if lane.due > now {
-                sooner(lane.due);
+            let here = self.lanes.entry((lane.kind, lane.lane)).or_default();
+            if lane.due <= now {
+                here.more = true;
+            } else {
+                self.next = Some(self.next.map_or(lane.due, |next| next.min(lane.due)));
             }
         }
         self.resume_mended().await?;
-        let keys: Vec<LaneKey> = self.lanes.keys().cloned().collect();
-        for key in keys {
-            if let Some(time) = self.begin_lane(&key, &plan, now).await? {
-                sooner(time);
-            }
-        }
-        self.lanes
-            .retain(|_, lane| lane.running > 0 || !lane.waiting.is_empty() || lane.paused.is_some());
-        Ok(next)
+        self.begin_all().await
     }
 
-    /// Begins what one lane allows. Tells when it allows more, if that is a matter of time.
-    async fn begin_lane(
-        &mut self,
-        key: &LaneKey,
-        plan: &Arc<Plan>,
-        now: Timestamp,
-    ) -> Result<Option<Timestamp>, StoreError> {
+    async fn begin_all(&mut self) -> Result<(), StoreError> {
+        let keys: Vec<LaneKey> = self.lanes.keys().cloned().collect();
+        for key in keys {
+            self.begin(&key).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins what one lane allows, and notes when it allows more, if that is a matter of time.
+    async fn begin(&mut self, key: &LaneKey) -> Result<(), StoreError> {
+        if let Some(time) = self.begin_lane(key).await? {
+            self.next = Some(self.next.map_or(time, |next| next.min(time)));
+        }
+        Ok(())
+    }
+
+    async fn begin_lane(&mut self, key: &LaneKey) -> Result<Option<Timestamp>, StoreError> {
+        let plan = Arc::clone(&self.plan.borrow());
+        let now = self.clock.now();
         let jobs = self
             .lanes
             .iter()
@@ -254,36 +369,25 @@ impl Delivery {
             }
             lane.paused = None;
         }
-        let running = lane.running;
-        let capacity = match key.0 {
-            Kind::Mail => mail_capacity(&key.1, plan, &self.store, running, now).await?,
-            Kind::Work => Ok(work_capacity(plan.overlap.get(&key.1), running, jobs)),
-        };
-        let capacity = match capacity {
-            Ok(capacity) => capacity,
-            Err(until) => return Ok(Some(until)),
-        };
-        let Some(lane) = self.lanes.get_mut(key) else {
+        if lane.stuck.is_stuck() {
+            // Whose outcome it is goes on trying, and ends: that is the news we wait for.
             return Ok(None);
-        };
-        let skip = key.0 == Kind::Work && plan.overlap.get(&key.1) == Some(&Overlap::Skip);
-        let room = capacity.saturating_sub(lane.running);
-        // Those that wait for another run on their file are no reason to begin nothing else.
-        let idle = lane.waiting.len() < AHEAD && free(&lane.waiting, &self.on_files).is_none();
-        if idle && (room > 0 || skip) {
-            let ahead = match key.0 {
-                Kind::Mail => AHEAD.max(room).min(room.saturating_mul(8)),
-                // All that wait beside the run that may begin, or runs, are left out.
-                Kind::Work if skip => AHEAD,
-                Kind::Work => room,
-            };
-            let claimed = self.store.claim(key.0, &key.1, ahead, LEASE).await?;
-            for leased in &claimed {
-                self.ours.insert(leased.entry.id, leased.fence);
-            }
-            lane.waiting.extend(claimed);
         }
-        while lane.running < capacity
+        let overlap = plan.overlap.get(&key.1);
+        let skip = key.0 == Kind::Work && overlap == Some(&Overlap::Skip);
+        let room = match key.0 {
+            Kind::Mail => match mail_room(&key.1, lane, &plan, &self.store, now).await? {
+                Ok(room) => room,
+                Err(until) => return Ok(Some(until)),
+            },
+            Kind::Work => Room {
+                now: work_capacity(overlap, lane.running, jobs).saturating_sub(lane.running),
+                // All that wait beside the run that may begin, or runs, are left out.
+                ahead: if skip { SKIPPED } else { 0 },
+            },
+        };
+        let mut left = room.now;
+        while left > 0
             && let Some(at) = free(&lane.waiting, &self.on_files)
             && let Some(leased) = lane.waiting.remove(at)
         {
@@ -291,63 +395,145 @@ impl Delivery {
             if !files.is_empty() {
                 self.on_files.insert(leased.entry.id, files);
             }
+            left -= 1;
             lane.running += 1;
-            if key.0 == Kind::Mail {
-                note_pace(&key.1, plan, now);
+            let sending = key.0 == Kind::Mail;
+            if sending {
+                lane.sending += 1;
+                note_pace(&key.1, &plan, now);
             }
             let performer = Performer {
                 store: self.store.clone(),
-                plan: Arc::clone(plan),
+                plan: Arc::clone(&plan),
                 clock: self.clock.clone(),
                 stop: self.jobs_stop.clone(),
+                stuck: lane.stuck.clone(),
+                freed: self.underway.tell.clone(),
             };
             let id = leased.entry.id;
-            let handle = self.running.spawn(performer.perform(leased));
-            self.by_task.insert(handle.id(), (key.clone(), id));
+            let lane = key.clone();
+            self.begun.insert(id, Begun { lane, sending });
+            let handle = self.underway.performers.spawn(performer.perform(leased));
+            self.by_task.insert(handle.id(), id);
         }
-        if skip && lane.running >= capacity && !lane.waiting.is_empty() {
-            // One that cannot be settled now stays here, and is looked at again.
-            while let Some(leased) = lane.waiting.front() {
-                let id = leased.entry.id;
-                let reason = Reason::new("left out: the same job was still running (overlap: skip)");
-                tracing::warn!(entry = %id, job = %key.1, "run left out, the same job is still running");
-                self.store
-                    .settle(id, leased.fence, Settlement::Accept(reason), Also::default())
-                    .await?;
-                lane.waiting.pop_front();
-                self.ours.remove(&id);
-            }
-            // There may be more.
-            return Ok(Some(now));
+        // One that cannot be settled now stays here, and is looked at again.
+        while skip
+            && left == 0
+            && let Some(leased) = lane.waiting.front()
+        {
+            let id = leased.entry.id;
+            let reason = Reason::new("left out: the same job was still running (overlap: skip)");
+            tracing::warn!(entry = %id, job = %key.1, "run left out, the same job is still running");
+            self.store
+                .settle(id, leased.fence, Settlement::Accept(reason), Also::default())
+                .await?;
+            lane.waiting.pop_front();
+            self.ours.remove(&id);
+        }
+        let wanted = match key.0 {
+            Kind::Mail => (left + room.ahead).saturating_sub(lane.waiting.len()),
+            // Those that wait for another run on their file are no reason to begin nothing else.
+            Kind::Work if lane.waiting.len() < BLOCKED => left + room.ahead,
+            Kind::Work => 0,
+        };
+        // Mails are claimed when half of what was claimed ahead is begun.
+        if lane.more && !lane.claiming && wanted > room.ahead / 2 {
+            (lane.more, lane.claiming) = (false, true);
+            let (store, key) = (self.store.clone(), key.clone());
+            self.underway.claims.spawn(async move {
+                let claimed = store.claim(key.0, &key.1, wanted, LEASE).await;
+                (key, wanted, claimed)
+            });
         }
         Ok(None)
     }
 
-    fn ended(&mut self, ended: Result<(tokio::task::Id, Performed), tokio::task::JoinError>) {
-        let (id, performed) = match ended {
-            Ok((id, performed)) => (id, Some(performed)),
-            Err(error) => {
-                // Its lease stays behind and is read at the next start, or when it runs out.
-                tracing::error!(%error, "a performer ended unexpectedly");
-                (error.id(), None)
+    /// Takes note of news, and begins what they make room for. Tells whether to look at the outbox: only that
+    /// tells when the next entry is due.
+    async fn heard(&mut self, news: News) -> Result<bool, StoreError> {
+        match news {
+            News::Freed(freed) => {
+                if let Some(key) = self.freed(freed) {
+                    self.begin(&key).await?;
+                }
+                Ok(false)
             }
-        };
-        let Some((key, entry)) = self.by_task.remove(&id) else {
-            return;
-        };
-        self.ours.remove(&entry);
-        self.on_files.remove(&entry);
-        if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.running = lane.running.saturating_sub(1);
-            if let Some(until) = performed.as_ref().and_then(|performed| performed.pause) {
-                lane.paused = Some(lane.paused.map_or(until, |before| before.max(until)));
-                lane.awaits = performed.as_ref().and_then(|performed| performed.awaits.clone());
+            News::Claimed(Ok((key, wanted, claimed))) => {
+                let lane = self.lanes.entry(key.clone()).or_default();
+                lane.claiming = false;
+                let claimed = claimed?;
+                let came = claimed.len();
+                for leased in &claimed {
+                    self.ours.insert(leased.entry.id, leased.fence);
+                }
+                self.came |= came > 0;
+                lane.more |= came >= wanted;
+                lane.waiting.extend(claimed);
+                self.begin(&key).await?;
+                Ok(came > 0 && came < wanted)
+            }
+            News::Claimed(Err(error)) => {
+                // Leases that nobody bears now run out.
+                tracing::error!(%error, "a claim ended unexpectedly");
+                self.lanes.values_mut().for_each(|lane| lane.claiming = false);
+                Ok(false)
+            }
+            News::Ended(ended) => {
+                let Some((key, again)) = self.ended(ended) else {
+                    return Ok(false);
+                };
+                match key.0 {
+                    // One job less: others may have waited for that.
+                    Kind::Work => self.begin_all().await?,
+                    Kind::Mail => self.begin(&key).await?,
+                }
+                Ok(again)
             }
         }
-        for file in performed.map(|performed| performed.gone).unwrap_or_default() {
+    }
+
+    /// The outcome of a mail is on its way to the store: its lane may begin another.
+    fn freed(&mut self, freed: Freed) -> Option<LaneKey> {
+        let begun = self.begun.get_mut(&freed.id)?;
+        let lane = self.lanes.get_mut(&begun.lane)?;
+        if std::mem::take(&mut begun.sending) {
+            lane.sending = lane.sending.saturating_sub(1);
+        }
+        if let Some(until) = freed.pause {
+            // For which case, is told when that case is open.
+            lane.pause(until, None);
+        }
+        Some(begun.lane.clone())
+    }
+
+    /// The lane of what has ended, and whether its entry may be due again.
+    fn ended(&mut self, ended: Ended) -> Option<(LaneKey, bool)> {
+        let (task, performed) = match ended {
+            Ok((task, performed)) => (task, performed),
+            Err(error) => {
+                // Its lease stays behind and is read at the next start, or when it runs out.
+                if !error.is_cancelled() {
+                    tracing::error!(%error, "a performer ended unexpectedly");
+                }
+                (error.id(), Performed::default())
+            }
+        };
+        let id = self.by_task.remove(&task)?;
+        self.ours.remove(&id);
+        self.on_files.remove(&id);
+        for file in performed.gone {
             // The source may have stopped already; the store remembers it too.
             let _ = self.gone.send(file);
         }
+        let begun = self.begun.remove(&id)?;
+        if let Some(lane) = self.lanes.get_mut(&begun.lane) {
+            lane.running = lane.running.saturating_sub(1);
+            lane.sending = lane.sending.saturating_sub(usize::from(begun.sending));
+            if let Some(until) = performed.pause {
+                lane.pause(until, performed.awaits);
+            }
+        }
+        Some((begun.lane, performed.again))
     }
 
     /// Ends the pauses that waited for a case which is closed.
@@ -393,6 +579,13 @@ impl Delivery {
 
     /// Gives back what was claimed and not begun.
     async fn give_back(&mut self) {
+        while let Some(claimed) = self.underway.claims.join_next().await {
+            if let Ok((key, _, claimed)) = claimed {
+                let lane = self.lanes.entry(key).or_default();
+                lane.claiming = false;
+                lane.waiting.extend(claimed.unwrap_or_default());
+            }
+        }
         let mut asked = JoinSet::new();
         for leased in self.lanes.values_mut().flat_map(|lane| lane.waiting.drain(..)) {
             let (id, fence) = (leased.entry.id, leased.fence);
@@ -413,14 +606,14 @@ impl Delivery {
     /// Waits for everything that was begun; when told `now`, leaves it where it is.
     async fn finish(&mut self, now: &CancellationToken) {
         let (mut renew, mut look) = (tokio::time::interval(RENEW), tokio::time::interval(LOOK));
-        while !self.running.is_empty() {
+        while !self.underway.performers.is_empty() {
             self.pulse.tick();
             tokio::select! {
-                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                Some(ended) = self.underway.performers.join_next_with_id() => drop(self.ended(ended)),
                 _ = renew.tick() => self.renew().await,
                 _ = look.tick() => {}
                 // Jobs are killed by this.
-                () = now.cancelled() => self.running.shutdown().await,
+                () = now.cancelled() => self.underway.performers.shutdown().await,
             }
         }
     }
@@ -429,6 +622,9 @@ impl Delivery {
 /// The first entry that may begin as far as files go: no command runs, or comes before it, on one of its own. Two
 /// versions of a file are worked on one after the other, also where a job may run several times at once.
 fn free(waiting: &VecDeque<Leased>, busy: &BTreeMap<EntryId, Vec<PathBuf>>) -> Option<usize> {
+    if waiting.front()?.entry.kind != Kind::Work {
+        return Some(0);
+    }
     let mut taken: BTreeSet<PathBuf> = busy.values().flatten().cloned().collect();
     waiting.iter().position(|leased| {
         let files = run_on(leased);
@@ -453,28 +649,40 @@ fn run_on(leased: &Leased) -> Vec<PathBuf> {
     files.iter().map(FileRef::path).collect()
 }
 
-/// How many mails of a lane may run at once; or when the pace allows the next.
-async fn mail_capacity(
-    lane: &str,
+/// How many mails of a lane may begin; or when the pace allows the next.
+async fn mail_room(
+    name: &str,
+    lane: &Lane,
     plan: &Plan,
     store: &Store,
-    running: usize,
     now: Timestamp,
-) -> Result<Result<usize, Timestamp>, StoreError> {
-    let (account, mailbox) = lane.split_once(' ').unwrap_or((lane, ""));
+) -> Result<Result<Room, Timestamp>, StoreError> {
+    let (account, mailbox) = name.split_once(' ').unwrap_or((name, ""));
     // An account the settings no longer have: the performer holds its mails and says so.
     let Some(sender) = plan.senders.get(account) else {
-        return Ok(Ok(1));
+        return Ok(Ok(Room {
+            now: 1_usize.saturating_sub(lane.running),
+            ahead: 0,
+        }));
     };
     let recent = match Pacer::memory(sender.account().pace) {
         Some(memory) if !sender.is_paced(mailbox) => {
-            store.attempts_since(Kind::Mail, lane, now - memory).await?
+            store.attempts_since(Kind::Mail, name, now - memory).await?
         }
         _ => Vec::new(),
     };
+    let connections = sender.connections();
     let free = sender.paced(mailbox, || recent, |pacer| pacer.free(now));
     // Those that run are counted already.
-    Ok(free.map(|free| free.saturating_add(running).min(sender.connections())))
+    Ok(free.map(|free| {
+        let each = connections.saturating_sub(lane.sending);
+        let both = (connections * EACH).saturating_sub(lane.running);
+        let room = each.min(both).min(free);
+        Room {
+            now: room,
+            ahead: (connections * AHEAD).min(free - room),
+        }
+    }))
 }
 
 fn note_pace(lane: &str, plan: &Plan, now: Timestamp) {

@@ -84,7 +84,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     an_old_fence_changes_nothing
     a_released_lease_counts_no_attempt
     a_lease_past_the_gate_cannot_be_given_back_as_if_unused
-    settling_takes_outcome_effect_and_files_along_or_nothing
+    settling_takes_outcome_effect_files_and_cases_along_or_nothing
     a_file_that_is_gone_is_told_once_and_never_what_our_own_work_took_or_may_take
     what_passed_the_gate_is_counted_by_lane_from_that_moment
     what_waits_for_a_case_is_due_when_it_closes_and_nothing_else_is
@@ -648,7 +648,7 @@ async fn what_waits_for_a_case_is_due_when_it_closes_and_nothing_else_is(place: 
     assert_eq!(store.hasten("account:other").await.unwrap(), 1);
 }
 
-async fn settling_takes_outcome_effect_and_files_along_or_nothing(place: Place) {
+async fn settling_takes_outcome_effect_files_and_cases_along_or_nothing(place: Place) {
     let store = place.open().await;
     store
         .record(Batch {
@@ -657,17 +657,47 @@ async fn settling_takes_outcome_effect_and_files_along_or_nothing(place: Place) 
         })
         .await
         .unwrap();
+    let case = |key: &str| NewCase {
+        key: key.into(),
+        kind: "mail".into(),
+        subject: key.into(),
+        reason: Reason::new("451 one of two"),
+    };
+    store.open_case(case("account:office")).await.unwrap();
     let id = store.admit_alone(mail("a")).await.unwrap().id;
     let leased = claim_mail(&store).await;
     let also = Also {
         events: vec![happened("job:1", Kind::JobFails, "import")],
         effect: Some(b"to the rest".to_vec()),
         gone: vec![file("a.pdf")],
+        open: Some(case("mail:1")),
+        close: vec!["account:office".into()],
         ..Also::default()
     };
     let later = Settlement::Defer(long_ago(), Reason::new("451 one of two"));
-    store.settle(id, leased.fence, later, also).await.unwrap();
-    assert_eq!(store.pending_events(9).await.unwrap()[0].happening.key, "job:1");
+    store
+        .settle(id, leased.fence, later.clone(), also.clone())
+        .await
+        .unwrap();
+    let events = store.pending_events(9).await.unwrap();
+    let keys: Vec<_> = events.iter().map(|event| event.happening.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "trouble:account:office:1",
+            "job:1",
+            "trouble:mail:1:2",
+            "trouble:account:office:1:closed"
+        ]
+    );
+    let cases = store.open_cases().await.unwrap();
+    assert_eq!(
+        cases.iter().map(|case| case.key.as_str()).collect::<Vec<_>>(),
+        ["mail:1"]
+    );
+    let over = store.settle(id, leased.fence, later, also).await.unwrap_err();
+    assert!(over.is_fenced(), "and nothing of it happens again: {over}");
+    assert_eq!(store.pending_events(9).await.unwrap().len(), 4);
     assert!(store.seen("w").await.unwrap()[0].gone);
     let again = claim_mail(&store).await;
     assert_eq!(again.effect, b"to the rest");

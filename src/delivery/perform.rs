@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The key of the case about an account's grant, which the token keeper opens and closes.
@@ -38,6 +40,42 @@ pub struct Performed {
     pub awaits: Option<String>,
     /// Files that work took out of their folders.
     pub gone: Vec<FileRef>,
+    /// The entry was not done with: it may be due again.
+    pub again: bool,
+}
+
+/// Told as soon as the store was handed the outcome of a mail.
+#[derive(Clone, Copy, Debug)]
+pub struct Freed {
+    /// Whose.
+    pub id: EntryId,
+    /// Nothing else of the lane before this time.
+    pub pause: Option<Timestamp>,
+}
+
+/// How many outcomes of a lane the store did not take so far.
+#[derive(Clone, Debug, Default)]
+pub struct Stuck(Arc<AtomicUsize>);
+
+impl Stuck {
+    /// Whether there is one.
+    pub fn is_stuck(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
+
+    fn one(&self) -> Sticking {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Sticking(self.clone())
+    }
+}
+
+/// Counts as stuck until it is dropped.
+struct Sticking(Stuck);
+
+impl Drop for Sticking {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// All that performing needs.
@@ -47,6 +85,8 @@ pub struct Performer {
     pub(super) plan: Arc<Plan>,
     pub(super) clock: Clock,
     pub(super) stop: CancellationToken,
+    pub(super) stuck: Stuck,
+    pub(super) freed: mpsc::UnboundedSender<Freed>,
 }
 
 /// The store's answer to a transport that is about to hand over for good.
@@ -54,11 +94,15 @@ struct StoreGate<'a> {
     store: &'a Store,
     id: EntryId,
     fence: Fence,
+    stuck: &'a Stuck,
 }
 
 impl Gate for StoreGate<'_> {
     fn pass(&self) -> Pin<Box<dyn Future<Output = Result<(), GateClosed>> + Send + '_>> {
         Box::pin(async move {
+            if self.stuck.is_stuck() {
+                return Err(GateClosed("an earlier outcome is still to be written".to_owned()));
+            }
             self.store
                 .gate(self.id, self.fence)
                 .await
@@ -104,10 +148,7 @@ impl Performer {
                 ],
                 ..Reason::default()
             };
-            self.settle(leased, Settlement::Hold(reason.clone()), Also::default())
-                .await;
-            self.tell(leased, "mail", &format!("mail:{}", entry.id), &reason)
-                .await;
+            self.hold(leased, reason).await;
             return Performed::default();
         };
         let parcel = Parcel {
@@ -119,6 +160,7 @@ impl Performer {
             store: &self.store,
             id: entry.id,
             fence: leased.fence,
+            stuck: &self.stuck,
         };
         let outcome = sender.send(&parcel, &mail.sender, &gate).await;
         let now = self.clock.now();
@@ -140,39 +182,34 @@ impl Performer {
             }
         }
         let accepted = matches!(settlement, Settlement::Accept(_));
-        let effect = effect.and_then(|mail| serde_json::to_vec(&mail).ok());
-        let mail_case = format!("mail:{}", entry.id);
         let case = match &trouble {
             Some(Trouble::Grant(_)) => Some(grant_case(&mail.account)),
             Some(Trouble::Account(_)) => Some(account_case(&mail.account)),
             _ => None,
         };
-        self.settle(
-            leased,
-            settlement,
-            Also {
-                effect,
-                resend,
-                awaits: case.clone(),
-                ..Also::default()
-            },
-        )
-        .await;
+        let mut also = Also {
+            effect: effect.and_then(|mail| serde_json::to_vec(&mail).ok()),
+            resend,
+            awaits: case.clone(),
+            ..Also::default()
+        };
         match (&trouble, &case) {
             (Some(Trouble::Grant(reason) | Trouble::Account(reason)), Some(case)) => {
-                self.tell(leased, "account", case, reason).await;
+                also.open = self.case(leased, "account", case, reason).await;
             }
-            (Some(Trouble::Mail(reason)), _) => self.tell(leased, "mail", &mail_case, reason).await,
-            _ if accepted => {
-                self.mended(&account_case(&mail.account)).await;
-                self.mended(&mail_case).await;
+            (Some(Trouble::Mail(reason)), _) => {
+                also.open = self.case(leased, "mail", &mail_case(entry.id), reason).await;
             }
+            _ if accepted => also.close = vec![account_case(&mail.account), mail_case(entry.id)],
             _ => {}
         }
+        let again = !accepted;
+        self.settle_and_free(leased, settlement, also, pause).await;
         Performed {
             pause,
             awaits: case,
-            gone: Vec::new(),
+            again,
+            ..Performed::default()
         }
     }
 
@@ -188,12 +225,14 @@ impl Performer {
                 store: &self.store,
                 id: entry.id,
                 fence: leased.fence,
+                stuck: &self.stuck,
             };
             if let Err(closed) = gate.pass().await {
                 tracing::warn!(entry = %entry.id, %closed, "work not begun");
                 self.settle(leased, Settlement::Release, Also::default()).await;
                 return Performed {
                     pause: Some(self.clock.now() + Duration::from_secs(5)),
+                    again: true,
                     ..Performed::default()
                 };
             }
@@ -226,15 +265,16 @@ impl Performer {
             also.events
                 .push(work::outcome(&work, &report, done.file, entry.attempts));
         }
-        self.settle(leased, settlement, also).await;
         let case = format!("work:{}", entry.id);
         if !report.ok && !work.reports {
-            self.tell(leased, "rule", &case, &reason).await;
+            also.open = self.case(leased, "rule", &case, &reason).await;
         } else if report.ok && entry.attempts > 1 {
-            self.mended(&case).await;
+            also.close.push(case);
         }
+        self.settle(leased, settlement, also).await;
         Performed {
             gone: done.gone,
+            again: true,
             ..Performed::default()
         }
     }
@@ -242,16 +282,50 @@ impl Performer {
     /// An effect that cannot be read: written by another version, or damaged. Held, never dropped.
     async fn unreadable(&self, leased: &Leased, why: &str) -> Performed {
         let reason = Reason::new(format!("this entry cannot be performed: {why}"));
-        self.settle(leased, Settlement::Hold(reason.clone()), Also::default())
-            .await;
-        self.tell(leased, "mail", &format!("mail:{}", leased.entry.id), &reason)
-            .await;
+        self.hold(leased, reason).await;
         Performed::default()
     }
 
-    /// Settles, for as long as it takes: an outcome that is not written would be done again.
+    /// Holds a mail for a person, and tells.
+    async fn hold(&self, leased: &Leased, reason: Reason) {
+        let key = mail_case(leased.entry.id);
+        let also = Also {
+            open: self.case(leased, "mail", &key, &reason).await,
+            ..Also::default()
+        };
+        self.settle(leased, Settlement::Hold(reason), also).await;
+    }
+
+    /// Settles as [`Performer::settle`] does. The connection is free once the store was handed the outcome,
+    /// before it is written: the store works in order, so the gate of whatever comes next on the connection is
+    /// not on disk before this outcome is.
+    async fn settle_and_free(
+        &self,
+        leased: &Leased,
+        settlement: Settlement,
+        also: Also,
+        pause: Option<Timestamp>,
+    ) {
+        let mut settling = std::pin::pin!(self.settle(leased, settlement, also));
+        tokio::select! {
+            biased;
+            // Asked for once, it has said to the store what it has to say.
+            () = &mut settling => return,
+            () = std::future::ready(()) => {}
+        }
+        // Nobody listens any more when we stop.
+        let _ = self.freed.send(Freed {
+            id: leased.entry.id,
+            pause,
+        });
+        settling.await;
+    }
+
+    /// Settles, for as long as it takes: an outcome that is not written would be done again. Meanwhile the
+    /// lane is stuck.
     async fn settle(&self, leased: &Leased, settlement: Settlement, also: Also) {
         let mut wait = Duration::from_millis(200);
+        let mut stuck = None;
         loop {
             let tried = self
                 .store
@@ -264,6 +338,7 @@ impl Performer {
                     return;
                 }
                 Err(error) => {
+                    stuck.get_or_insert_with(|| self.stuck.one());
                     tracing::error!(entry = %leased.entry.id, %error, "cannot record an outcome; trying until it works");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(10));
@@ -272,32 +347,23 @@ impl Performer {
         }
     }
 
-    /// Opens a case, unless what failed was itself the news of a trouble.
-    async fn tell(&self, leased: &Leased, kind: &str, key: &str, reason: &Reason) {
+    /// The case to open, unless what failed was itself the news of a trouble.
+    async fn case(&self, leased: &Leased, kind: &str, key: &str, reason: &Reason) -> Option<NewCase> {
         let entry = &leased.entry;
         if kind != "account" && self.is_about_trouble(entry).await {
             tracing::error!(entry = %entry.id, reason = %reason.text, "the news of a trouble cannot be told by mail");
-            return;
+            return None;
         }
         let subject = match kind {
             "account" => key.split_once(':').map_or(key, |(_, account)| account).to_owned(),
             _ => format!("{} {} of rule {}", entry.kind.as_str(), entry.id, entry.rule),
         };
-        let case = NewCase {
+        Some(NewCase {
             key: key.to_owned(),
             kind: kind.to_owned(),
             subject,
             reason: reason.clone(),
-        };
-        if let Err(error) = self.store.open_case(case).await {
-            tracing::error!(entry = %entry.id, %error, reason = %reason.text, "cannot open a case");
-        }
-    }
-
-    async fn mended(&self, key: &str) {
-        if let Err(error) = self.store.close_case(key).await {
-            tracing::error!(%error, key, "cannot close a case");
-        }
+        })
     }
 
     /// Whether it tells of a trouble, alone or with others, or came of one.
@@ -315,6 +381,11 @@ impl Performer {
     }
 }
 
+/// The key of the case of a mail.
+fn mail_case(id: EntryId) -> String {
+    format!("mail:{id}")
+}
+
 impl Performer {
     /// How far a retry is spread. A clock that is moved by hand has no crowd on it, and repeats itself.
     fn random(&self) -> f64 {
@@ -329,5 +400,49 @@ fn random() -> f64 {
     match ring::rand::SystemRandom::new().fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
         Err(_) => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{NewEntry, OnUnknown};
+
+    #[tokio::test]
+    async fn while_an_outcome_of_the_lane_cannot_be_written_its_gates_stay_shut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidings.db");
+        let store = Store::open(&path, Clock::system()).await.unwrap();
+        let entry = NewEntry {
+            key: "mail:1".to_owned(),
+            kind: Kind::Mail,
+            rule: "each".to_owned(),
+            event: None,
+            lane: "relay".to_owned(),
+            effect: b"{}".to_vec(),
+            body: Body::Inline(b"x".to_vec()),
+            summary: serde_json::Value::Null,
+            on_unknown: OnUnknown::Resend,
+            due: Timestamp::UNIX_EPOCH,
+            held: None,
+            answers: Vec::new(),
+            of_case: None,
+        };
+        let id = store.admit_alone(entry).await.unwrap().id;
+        let lease = Duration::from_secs(60);
+        let claimed = store.claim(Kind::Mail, "relay", 1, lease).await.unwrap();
+        let stuck = Stuck::default();
+        let gate = StoreGate {
+            store: &store,
+            id,
+            fence: claimed[0].fence,
+            stuck: &stuck,
+        };
+        let sticking = stuck.one();
+        assert!(gate.pass().await.unwrap_err().to_string().contains("outcome"));
+        let detail = store.entry(id).await.unwrap().unwrap();
+        assert!(detail.attempts.iter().all(|attempt| !attempt.gated));
+        drop(sticking);
+        gate.pass().await.unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! Delivery by a clock that is moved by hand: everything that can be done at this instant.
 
-use super::Delivery;
+use super::{Delivery, News};
 use crate::clock::Hand;
 use crate::store::StoreError;
 use jiff::Timestamp;
@@ -22,18 +22,21 @@ impl Delivery {
         let mut stirred = hand.stirred();
         self.renew().await;
         'due: loop {
-            let next = self.begin_due().await?;
-            // Who is done is still among the running until it is joined.
+            self.begin_due().await?;
+            // Who is done is still among the performers until it is joined. A claim does not sleep.
             loop {
                 stirred.mark_unchanged();
-                if self.running.len() <= hand.asleep() {
+                if self.underway.claims.is_empty() && self.underway.performers.len() <= hand.asleep() {
+                    let next = self.next;
                     return Ok(Stepped { next, ended });
                 }
                 tokio::select! {
-                    Some(done) = self.running.join_next_with_id() => {
-                        self.ended(done);
-                        ended += 1;
-                        continue 'due;
+                    news = self.underway.next() => {
+                        let done = matches!(news, News::Ended(_));
+                        ended += usize::from(done);
+                        if self.heard(news).await? || done {
+                            continue 'due;
+                        }
                     }
                     _ = stirred.changed() => {}
                 }
@@ -48,6 +51,7 @@ impl Delivery {
 
     /// Ends everything that is under way, as a crash would.
     pub async fn abort(mut self) {
-        self.running.shutdown().await;
+        self.underway.claims.shutdown().await;
+        self.underway.performers.shutdown().await;
     }
 }

@@ -15,6 +15,9 @@ const SPREADING: SignedDuration = SignedDuration::from_hours(2);
 /// Wait between two tries while a permission may still be spreading.
 const SPREAD_WAIT: Duration = Duration::from_secs(20 * 60);
 
+/// Wait after the store kept its gate shut.
+const SHUT: Duration = Duration::from_secs(5);
+
 /// How retries are spaced, and when they end.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
@@ -122,7 +125,11 @@ pub fn settle(
             }
             verdict
         }
-        Outcome::NotSent(_) => ended(Settlement::Release, None),
+        // The store would not let it go out: at once it would not either.
+        Outcome::NotSent(_) => Verdict {
+            pause: Some(now + SHUT),
+            ..ended(Settlement::Release, None)
+        },
         Outcome::Answered {
             accepted,
             refused,
@@ -461,9 +468,8 @@ mod tests {
             decide(Outcome::Unknown(Reason::new("cut")), 1, at(0)).settlement,
             Settlement::Lose(_)
         ));
-        assert_eq!(
-            decide(Outcome::NotSent("lease lost".into()), 1, at(0)).settlement,
-            Settlement::Release
-        );
+        let shut = decide(Outcome::NotSent("lease lost".into()), 1, at(0));
+        assert_eq!(shut.settlement, Settlement::Release);
+        assert_eq!(shut.pause, Some(at(0) + SHUT), "not again at once");
     }
 }

@@ -164,17 +164,7 @@ impl Draft<'_> {
 
 /// Writes one body with its fields. Control characters, direction overrides and foreign line ends become visible.
 fn body(kind: &str, text: &str, out: &mut impl Write) -> io::Result<()> {
-    let text: String = text
-        .chars()
-        .filter(|c| *c != '\r')
-        .map(|c| match c {
-            '\n' | '\t' => c,
-            // Some readers begin a line at these.
-            '\u{2028}' | '\u{2029}' => '\u{FFFD}',
-            c if c.is_control() || is_override(c) => '\u{FFFD}',
-            c => c,
-        })
-        .collect();
+    let text = shown(text);
     let coded = text
         .bytes()
         .filter(|byte| !byte.is_ascii() || *byte == b'=')
@@ -198,36 +188,77 @@ fn body(kind: &str, text: &str, out: &mut impl Write) -> io::Result<()> {
     out.write_all(content.as_bytes())
 }
 
-/// Quoted-printable (RFC 2045 6.7), lines of at most 76 columns.
-fn quoted_printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + text.len() / 8);
-    for line in text.split_terminator('\n') {
-        let bytes = line.as_bytes();
-        let mut column = 0;
-        for (index, byte) in bytes.iter().enumerate() {
-            let last = index + 1 == bytes.len();
-            let plain = match byte {
-                b' ' | b'\t' => !last,
-                b'=' => false,
-                // A dot or a `From ` at the start of a line is spoiled by careless programs on the way.
-                b'.' | b'F' => column > 0,
-                byte => byte.is_ascii_graphic(),
-            };
-            let width = if plain { 1 } else { 3 };
-            if column + width > if last { 76 } else { 75 } {
-                out.push_str("=\r\n");
-                column = 0;
+/// The text with foreign characters replaced; most of it is copied in runs.
+fn shown(text: &str) -> String {
+    let fine = |byte: &u8| matches!(byte, b'\n' | b'\t' | b' '..=b'~');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let other = rest.as_bytes().iter().position(|byte| !fine(byte));
+        let (run, other) = rest.split_at(other.unwrap_or(rest.len()));
+        out.push_str(run);
+        let mut chars = other.chars();
+        match chars.next() {
+            Some('\r') | None => {}
+            // Some readers begin a line at the first two.
+            Some(c) if matches!(c, '\u{2028}' | '\u{2029}') || c.is_control() || is_override(c) => {
+                out.push('\u{FFFD}');
             }
-            if plain {
-                out.push(char::from(*byte));
-            } else {
-                let _ = write!(out, "={byte:02X}");
-            }
-            column += width;
+            Some(c) => out.push(c),
         }
-        out.push_str("\r\n");
+        rest = chars.as_str();
     }
     out
+}
+
+/// Quoted-printable (RFC 2045 6.7), lines of at most 76 columns.
+fn quoted_printable(text: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Vec::with_capacity(text.len() + text.len() / 8);
+    for line in text.split_terminator('\n') {
+        let bytes = line.as_bytes();
+        let (mut column, mut at) = (0, 0);
+        while at < bytes.len() {
+            let last = bytes.len() - 1;
+            if column > 0 {
+                // What stands for itself wherever it is, up to the last column and the last byte.
+                let most = (75 - column).min(last - at);
+                let run = bytes[at..at + most].iter().take_while(|byte| is_plain(**byte));
+                let run = run.count();
+                out.extend_from_slice(&bytes[at..at + run]);
+                (column, at) = (column + run, at + run);
+            }
+            let byte = bytes[at];
+            let plain = is_plain(byte)
+                && match byte {
+                    b' ' | b'\t' => at < last,
+                    // At the start of a line, `.` and `From ` are spoiled by careless programs on the way.
+                    b'.' | b'F' => column > 0,
+                    _ => true,
+                };
+            let width = if plain { 1 } else { 3 };
+            if column + width > if at == last { 76 } else { 75 } {
+                out.extend_from_slice(b"=\r\n");
+                column = 0;
+                continue;
+            }
+            match plain {
+                true => out.push(byte),
+                false => {
+                    out.extend_from_slice(&[b'=', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]])
+                }
+            }
+            (column, at) = (column + width, at + 1);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    // All of it is ASCII.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Stands for itself in quoted-printable, but at the ends of a line.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'!'..=b'<' | b'>'..=b'~')
 }
 
 /// Writes an attachment as base64, piece by piece.
@@ -280,4 +311,32 @@ pub fn encoded_size(size: u64) -> u64 {
         .saturating_mul(4)
         .saturating_add(lines * 2)
         .saturating_add(400)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_begins_with_a_dot_or_an_f_also_where_a_long_one_was_broken() {
+        for spoiled in [".", "From "] {
+            let long = format!("{}{spoiled}b", "a".repeat(75));
+            for line in quoted_printable(&format!("{spoiled}\n{long}\n")).lines() {
+                assert!(!line.starts_with(['.', 'F']) && line.len() <= 76, "{line}");
+            }
+        }
+        assert_eq!(
+            quoted_printable(&"a".repeat(76)),
+            format!("{}\r\n", "a".repeat(76))
+        );
+        assert_eq!(quoted_printable("x= \t\né"), "x=3D =09\r\n=C3=A9\r\n");
+    }
+
+    #[test]
+    fn what_plays_with_the_reader_is_shown_as_foreign() {
+        assert_eq!(
+            shown("a\r\nb\u{202e}c\u{7}\u{2028}\u{e9}\t."),
+            "a\nb\u{FFFD}c\u{FFFD}\u{FFFD}\u{e9}\t."
+        );
+    }
 }

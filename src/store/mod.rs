@@ -23,6 +23,9 @@
 //!   nothing back. A verb that returns an error changed nothing, with one exception: where the error is
 //!   about the commit itself ([`StoreError::Io`]), the change may turn out to be there. Every verb may
 //!   therefore be said again after an error.
+//!   One more exception: a [`claim`](Store::claim) by itself is durable only with the next other write,
+//!   which anything done under its lease needs first. It has done nothing yet, so a power cut that takes
+//!   it back leaves an entry that is ready; a kill takes nothing back.
 //! - **A verb is atomic**: everything it is given happens, or nothing does.
 //! - **Requests do not disturb each other**: they may share a commit, but one that is refused is rolled
 //!   back alone.
@@ -43,7 +46,7 @@
 //! | [`admit`](Store::admit) | entries, verdicts, events that rules emit, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
-//! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files of [`Also`] | refused: the lease is over |
+//! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files, cases of [`Also`] | refused: the lease is over |
 //! | [`recover`](Store::recover), [`rescue`](Store::rescue) | all entries found, the events of lost work | finds none |
 //! | [`retry`](Store::retry), [`cancel`](Store::cancel) | the state; the case of what is cancelled or composed anew is closed | refused by the state, nothing changes |
 //! | [`open_case`](Store::open_case) | the case, its trouble event | the reason is renewed, no event |
@@ -467,6 +470,11 @@ pub struct Also {
     /// With [`Settlement::Defer`](crate::entry::Settlement::Defer): the key of the case whose end makes
     /// it due at once.
     pub awaits: Option<String>,
+    /// A trouble to open, as by [`Store::open_case`]: no crash comes between an entry that needs a
+    /// person and the news of it.
+    pub open: Option<NewCase>,
+    /// Keys of cases to close, as by [`Store::close_case`].
+    pub close: Vec<String>,
 }
 
 /// What [`Store::recover`] or [`Store::rescue`] found.

@@ -143,7 +143,7 @@ impl Store {
     }
 
     /// Leases up to `limit` due entries of a lane, the longest due first. For each an attempt begins
-    /// and the fence rises.
+    /// and the fence rises. A power cut may take this back until the gate or an outcome is durable.
     pub async fn claim(
         &self,
         kind: entry::Kind,
@@ -154,8 +154,10 @@ impl Store {
         let now = self.now();
         let until = later(now, lease);
         let lane = lane.to_owned();
-        self.write(move |tx| outbox::claim(tx, kind, &lane, limit, until, now))
-            .await
+        self.write_as(Urgency::Lease, move |tx| {
+            outbox::claim(tx, kind, &lane, limit, until, now)
+        })
+        .await
     }
 
     /// Passes the point of no return: when this returns it is on disk that the effect may have
@@ -327,12 +329,7 @@ impl Store {
     pub async fn close_case(&self, key: &str) -> Result<bool, StoreError> {
         let now = self.now();
         let key = key.to_owned();
-        self.write(move |tx| {
-            // Also where no case was open: a mail may wait for one that was closed a moment ago.
-            outbox::hasten(tx, &key, now)?;
-            cases::close(tx, &key, now)
-        })
-        .await
+        self.write(move |tx| outbox::close_case(tx, &key, now)).await
     }
 
     /// Makes the entries that were deferred because of that case due now, though it is open still:
@@ -545,8 +542,7 @@ impl Store {
         T: Send + 'static,
         F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let answer = self.inner.sqlite.writer.ask(Urgency::Ordinary, work);
-        self.answered(answer).await?
+        self.write_as(Urgency::Ordinary, work).await
     }
 
     /// A write that may use the space that is kept back for it.
@@ -555,7 +551,15 @@ impl Store {
         T: Send + 'static,
         F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let answer = self.inner.sqlite.writer.ask(Urgency::Outcome, work);
+        self.write_as(Urgency::Outcome, work).await
+    }
+
+    async fn write_as<T, F>(&self, urgency: Urgency, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let answer = self.inner.sqlite.writer.ask(urgency, work);
         self.answered(answer).await?
     }
 

@@ -349,6 +349,12 @@ pub(in crate::store) fn settle(
     for file in &also.gone {
         files::mark_gone(tx, file, now)?;
     }
+    if let Some(case) = &also.open {
+        cases::open(tx, case, now)?;
+    }
+    for key in &also.close {
+        close_case(tx, key, now)?;
+    }
     Ok(())
 }
 
@@ -516,6 +522,13 @@ pub(in crate::store) fn hasten(tx: &Tx<'_>, case: &str, now: Timestamp) -> Resul
         tx.tick();
     }
     Ok(hastened as u64)
+}
+
+/// A case is over, and what waited for it is due; also where none was open: a mail may wait for one that
+/// was closed a moment ago.
+pub(in crate::store) fn close_case(tx: &Tx<'_>, key: &str, now: Timestamp) -> Result<bool, StoreError> {
+    hasten(tx, key, now)?;
+    cases::close(tx, key, now)
 }
 
 /// A person says: never.

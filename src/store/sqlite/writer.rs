@@ -60,6 +60,9 @@ pub(in crate::store) enum Urgency {
     Ordinary,
     /// Records what has already happened.
     Outcome,
+    /// Takes a lease. Its commit is seen at once, and is on disk no later than the next one that is:
+    /// whatever is done under the lease and matters afterwards is said by such a commit.
+    Lease,
 }
 
 /// The way to the writer thread. It ends when this is dropped.
@@ -131,6 +134,7 @@ impl Writer {
             seen,
             spent: false,
             measured: Instant::now(),
+            synced: Cell::new(true),
         };
         std::thread::Builder::new()
             .name("store".to_owned())
@@ -196,6 +200,8 @@ struct Task {
     spent: bool,
     /// When the length of the log was last looked at.
     measured: Instant,
+    /// `synchronous` is FULL.
+    synced: Cell<bool>,
 }
 
 /// What a committed group left to do, and how each request fared.
@@ -330,6 +336,9 @@ impl Task {
     fn commit(&self, group: &mut [Box<dyn Request>]) -> Result<Committed, Failed> {
         let connection = &self.connection;
         let alone = group.len() == 1;
+        // The log is one file, written in order: a later sync of it is one of all that came before.
+        let leases = group.iter().all(|request| request.urgency() == Urgency::Lease);
+        self.sync(!leases).map_err(Failed::All)?;
         execute(connection, "BEGIN IMMEDIATE").map_err(Failed::All)?;
         let mut committed = Committed {
             verdicts: Vec::with_capacity(group.len()),
@@ -356,6 +365,15 @@ impl Task {
             return Err(Failed::Together(error));
         }
         Ok(committed)
+    }
+
+    /// Whether the next commit waits for the disk.
+    fn sync(&self, full: bool) -> Result<(), StoreError> {
+        if self.synced.replace(full) != full {
+            let pragma = if full { "FULL" } else { "NORMAL" };
+            self.connection.pragma_update(None, "synchronous", pragma)?;
+        }
+        Ok(())
     }
 
     /// Ends a transaction that cannot be committed; SQLite may have ended it already.
@@ -602,6 +620,30 @@ mod tests {
         );
         drop(sqlite);
         assert!(std::fs::metadata(&log).unwrap().len() >= LOG);
+    }
+
+    #[test]
+    fn only_a_group_of_nothing_but_leases_is_committed_without_waiting_for_the_disk() {
+        let bench = Bench::small();
+        let synchronous = |urgency| {
+            bench.writer.ask(urgency, |tx| {
+                let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+                Ok(tx.connection.query_row("PRAGMA synchronous", [], read)?)
+            })
+        };
+        let alone = |urgency| synchronous(urgency).blocking_recv().unwrap().unwrap();
+        const NORMAL: i64 = 1;
+        const FULL: i64 = 2;
+        assert_eq!(alone(Urgency::Lease), NORMAL);
+        assert_eq!(alone(Urgency::Ordinary), FULL);
+        assert_eq!(alone(Urgency::Lease), NORMAL);
+        assert_eq!(alone(Urgency::Outcome), FULL);
+        let release = bench.hold();
+        let group = [Urgency::Lease, Urgency::Outcome, Urgency::Lease].map(synchronous);
+        drop(release);
+        for answer in group {
+            assert_eq!(answer.blocking_recv().unwrap().unwrap(), FULL);
+        }
     }
 
     #[test]
