@@ -6,6 +6,7 @@
 
 pub mod account;
 mod calendar;
+mod grant;
 mod life;
 mod sign_in;
 

@@ -16,10 +16,12 @@
 //! | [`preset`] | what we know of Microsoft 365 and Google |
 //! | [`scopes`] | which rights an account needs: by how mail leaves and who signs in |
 //! | [`secret`] | where secrets come from |
+//! | [`certificate`] | what a certificate says of itself |
 //! | [`calendar`] | named sets of days |
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
 pub mod calendar;
+pub mod certificate;
 pub mod check;
 pub mod diagnostic;
 pub mod document;
