@@ -324,8 +324,10 @@ fn samples(rule: &Rule, branch: Option<Branch>, over: bool) -> Vec<(&'static str
     // That it is over is neither grouped nor throttled.
     let told = branch != Some(Branch::Recovery);
     let telling = &rule.telling;
-    let vocabulary = facts::vocabulary(rule, branch)
-        .with_telling(told && telling.group.is_some(), told && telling.throttle.is_some());
+    let vocabulary = facts::vocabulary(rule, branch).with_telling(
+        told && telling.group.is_some(),
+        told && telling.throttle.is_some(),
+    );
     let ends = |ok: bool, signal: bool| {
         branch.is_some()
             || rule.triggers.iter().any(|trigger| match trigger {
