@@ -7,7 +7,7 @@ use crate::action::{output, work};
 use crate::dispatch::pause::{self, How, Pause};
 use crate::source::emitted::CloudEvent;
 use crate::source::job::{self, JobReport};
-use crate::source::running::{self, Mark, Process};
+use crate::source::running::{Mark, Process};
 use crate::source::watch::Hint;
 use crate::store::Batch;
 use crate::template::{RenderError, Text};
@@ -194,7 +194,7 @@ impl World<'_> {
             Some(key) => key,
             None => self.key_of_report(),
         };
-        let mark = running::mark_of(&key);
+        let mark = job::mark_of(&key);
         let event = job::outcome(&report, None, &Map::new(), None, key);
         self.store
             .record(Batch {
@@ -223,7 +223,7 @@ impl World<'_> {
             command: name.to_owned(),
             process: Process::own(),
         };
-        if let (Some(key), Ok(mark)) = (running::mark_of(&key), serde_json::to_value(mark)) {
+        if let (Some(key), Ok(mark)) = (job::mark_of(&key), serde_json::to_value(mark)) {
             self.store.set_marks(vec![(key, mark)]).await?;
         }
         self.running.insert(name.to_owned(), key);
