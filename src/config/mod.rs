@@ -14,6 +14,7 @@
 //! | [`shape`] | a tree against that schema: every unknown key and wrong type |
 //! | [`check`] | raw settings become [`settings`] |
 //! | [`preset`] | what we know of Microsoft 365 and Google |
+//! | [`scopes`] | which rights an account needs: by how mail leaves and who signs in |
 //! | [`secret`] | where secrets come from |
 //! | [`calendar`] | named sets of days |
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
@@ -26,6 +27,7 @@ pub mod preset;
 pub mod quantity;
 pub mod raw;
 pub mod schema;
+pub mod scopes;
 pub mod secret;
 pub mod settings;
 pub mod shape;
