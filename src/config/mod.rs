@@ -15,13 +15,17 @@
 //! | [`check`] | raw settings become [`settings`] |
 //! | [`preset`] | what we know of Microsoft 365 and Google |
 //! | [`secret`] | where secrets come from |
+//! | [`advice`] | the setup's own entries of the advice catalog |
+//! | [`known`] | an account's values for the words of advice |
 //! | [`calendar`] | named sets of days |
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
+pub mod advice;
 pub mod calendar;
 pub mod check;
 pub mod diagnostic;
 pub mod document;
+pub mod known;
 pub mod preset;
 pub mod quantity;
 pub mod raw;
