@@ -144,6 +144,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             alive,
             limits,
             state,
+            advice: None,
             ground: Ground::default(),
         },
         scan_every,
@@ -182,6 +183,7 @@ pub fn nothing(dir: &Path) -> Settings {
         alive: None,
         limits: Some(Limits::default()),
         state: dir.join("state"),
+        advice: None,
         ground: Ground::default(),
     }
 }
