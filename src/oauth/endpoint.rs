@@ -167,6 +167,7 @@ mod tests {
             proofs: vec![],
             secret_expires: None,
             redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
+            listen: None,
             login_hint: None,
             tenant: None,
             ca_file: None,
