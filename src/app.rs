@@ -13,7 +13,7 @@ pub mod alive;
 mod housekeeping;
 pub mod notify;
 mod reload;
-mod space;
+pub mod space;
 
 use crate::action::run::Commands;
 use crate::action::work;

@@ -33,6 +33,7 @@ pub mod action;
 pub mod advice;
 pub mod app;
 pub mod backoff;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -24,6 +24,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{oneshot, watch};
 
 impl Store {
+    /// What keeps it, with its version.
+    pub fn engine() -> String {
+        super::sqlite::engine()
+    }
+
     /// Opens the database file `path`, made if it is not there (0600, in a folder of 0700); spool,
     /// lock and ballast lie beside it. Brings an older schema up to date.
     ///
