@@ -149,6 +149,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         client_id: "tidings".into(),
         client_secret: None,
         secret_expires: Some(jiff::civil::date(2027, 5, 1)),
+        grant_life: None,
         redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
         login_hint: Some(ALICE.into()),
         tenant: None,

@@ -329,6 +329,13 @@ impl Store {
         self.write(move |tx| cases::open(tx, &case, now)).await
     }
 
+    /// Tells of an open case again: renews its reason and records a further trouble event of it, once for each `tag`.
+    /// False if no such case is open, or that was told before.
+    pub async fn tell_case(&self, case: NewCase, tag: String) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.write(move |tx| cases::tell(tx, &case, &tag, now)).await
+    }
+
     /// Closes the open case of that key and records the event that it is over; false if there was none. Entries that were deferred because of
     /// it are due now.
     pub async fn close_case(&self, key: &str) -> Result<bool, StoreError> {
