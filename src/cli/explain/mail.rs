@@ -3,8 +3,8 @@
 use super::Sight;
 use super::event::{self, Told};
 use super::story::{Lines, Story, Times, long};
-use crate::app::endings::CASES;
 use crate::action::Mail;
+use crate::app::endings::CASES;
 use crate::cli::{events, outbox};
 use crate::config::settings::Transport;
 use crate::entry::{Entry, EntryId, Kind, Reason, State};
