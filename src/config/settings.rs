@@ -262,6 +262,8 @@ pub struct OAuth2 {
     pub client_secret: Option<SecretSource>,
     /// When the client secret ends.
     pub secret_expires: Option<Date>,
+    /// How long a sign-in lasts, where the provider limits that.
+    pub grant_life: Option<Duration>,
     /// Where the browser comes back to. Port 0: a free one.
     pub redirect: Url,
     /// The account that must sign in; compared with the one that did.

@@ -256,6 +256,7 @@ mod tests {
             client_id: "tidings".into(),
             client_secret: None,
             secret_expires: None,
+            grant_life: None,
             redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
             login_hint: Some("alice@contoso.com".into()),
             tenant: None,

@@ -217,7 +217,9 @@ pub fn reason(failure: &Failure, provider: Provider, doing: &str) -> Reason {
             let text = format!("{doing} failed: {other}");
             let local = match other {
                 Failure::Unreached { .. } => Local::SignInUnreached,
-                Failure::Unreadable { text, .. } if is_page(text) => Local::WebPage,
+                Failure::Unreadable { text, .. } if is_page(text) || text.contains("it is a page") => {
+                    Local::WebPage
+                }
                 _ => return Reason::new(text),
             };
             let symptom = Symptom {

@@ -246,6 +246,9 @@ impl Checker<'_> {
                 }
             }
         });
+        let grant_life = raw
+            .grant_life
+            .map(|time| self.some_time(&place.key("grant_life"), Some(&time.0), std::time::Duration::ZERO));
         let redirect = match raw.redirect {
             Some(text) => self.redirect(&place.key("redirect"), &text),
             None => Url::parse(REDIRECT).ok(),
@@ -265,6 +268,7 @@ impl Checker<'_> {
             client_id: raw.client_id.trim().to_owned(),
             client_secret,
             secret_expires,
+            grant_life,
             redirect,
             login_hint: user.map(str::to_owned),
             tenant,

@@ -242,6 +242,9 @@ pub struct OAuth2 {
     pub client_secret: Option<Secret>,
     /// When the secret ends, as 2027-05-01.
     pub secret_expires: Option<String>,
+    /// How long a sign-in lasts where the provider limits that, as 7d for a Google app in "Testing": it is warned
+    /// ahead of its end.
+    pub grant_life: Option<Time>,
     /// Where the browser comes back to, on this machine. Default: http://127.0.0.1 on a free port.
     pub redirect: Option<String>,
 }

@@ -70,6 +70,11 @@ pub(super) enum Durable {
     No,
 }
 
+/// The library and its version.
+pub(super) fn engine() -> String {
+    format!("SQLite {}", rusqlite::version())
+}
+
 impl Sqlite {
     /// Opens the file, makes or migrates it, and starts its writer. Blocks on the disk.
     pub(super) fn open(
