@@ -19,6 +19,7 @@ pub mod question;
 pub mod run;
 pub mod schema;
 pub mod send;
+pub mod sendmail;
 pub mod show;
 pub mod status;
 pub mod test;
@@ -81,6 +82,8 @@ pub enum Command {
     Preview(preview::Args),
     /// Send a test message through one account, step by step
     Send(send::Args),
+    /// The sendmail command line: mails of scripts leave through the outbox
+    Sendmail(sendmail::Args),
     /// Sign in accounts, look after their grants
     Auth(auth::Args),
     /// What is watched and how, what waits, what needs a person
@@ -202,6 +205,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Explain(args) => explain::run(global, args).await,
         Command::Preview(args) => preview::run(global, args).await,
         Command::Send(args) => send::run(global, args).await,
+        Command::Sendmail(args) => sendmail::run(global, args).await,
         Command::Auth(args) => auth::run(global, args).await,
         Command::Status(args) => status::run(global, args).await,
         Command::Outbox(args) => outbox::run(global, args).await,

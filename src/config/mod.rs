@@ -16,12 +16,14 @@
 //! | [`preset`] | what we know of Microsoft 365 and Google |
 //! | [`secret`] | where secrets come from |
 //! | [`calendar`] | named sets of days |
+//! | [`handed`] | mails that others hand in |
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
 pub mod calendar;
 pub mod check;
 pub mod diagnostic;
 pub mod document;
+pub mod handed;
 pub mod preset;
 pub mod quantity;
 pub mod raw;

@@ -2,6 +2,7 @@
 
 use crate::advice::Provider;
 use crate::config::calendar::Calendar;
+use crate::config::handed::HandedIn;
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
 use crate::ground::Ground;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub alive: Option<Alive>,
     /// The fuse; `None`: there is none.
     pub limits: Option<Limits>,
+    /// Mails that others hand in.
+    pub handed_in: HandedIn,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
     /// Where all these folders really lie: on this machine, but for tests of rules.
@@ -52,8 +55,10 @@ impl Settings {
             .values()
             .filter_map(|account| account.reply_to.as_ref());
         let senders = self.accounts.values().flat_map(|account| &account.senders);
+        let meant = self.handed_in.recipients.values().flatten();
         groups
             .chain(replies)
+            .chain(meant)
             .map(|mailbox| &mailbox.address)
             .chain(senders)
     }
