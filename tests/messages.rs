@@ -318,6 +318,7 @@ impl House {
             dir: dir.path().join("setup"),
             emitted: None,
             alive: None,
+            handed_in: tidings::config::handed::HandedIn::default(),
             accounts: BTreeMap::from([("office".to_owned(), account)]),
             defaults: Defaults {
                 account: None,

@@ -6,11 +6,13 @@
 
 pub mod account;
 mod calendar;
+mod handed;
 mod life;
 mod sign_in;
 
 use crate::config::diagnostic::Problem;
 use crate::config::document::{At, Document};
+use crate::config::handed::HandedIn;
 use crate::config::raw::settings as raw;
 use crate::config::settings::{Defaults, Limits, Outbox, Recipients, Settings, Then};
 use crate::config::shape::{self, Sound};
@@ -131,6 +133,13 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         .emitted
         .and_then(|emitted| checker.emitted(&at.key("emitted"), emitted, &state));
     let alive = raw.alive.map(|alive| checker.alive(&at.key("alive"), alive));
+    let handed_in = checker.handed_in(
+        &at.key("handed_in"),
+        raw.handed_in.unwrap_or_default(),
+        &accounts,
+        &recipients,
+        &unsure,
+    );
     Checked {
         settings: Settings {
             dir: checker.dir.to_owned(),
@@ -142,6 +151,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             emitted,
             alive,
             limits,
+            handed_in,
             state,
             advice: None,
             ground: Ground::default(),
@@ -181,6 +191,7 @@ pub fn nothing(dir: &Path) -> Settings {
         emitted: None,
         alive: None,
         limits: Some(Limits::default()),
+        handed_in: HandedIn::default(),
         state: dir.join("state"),
         advice: None,
         ground: Ground::default(),

@@ -3,6 +3,7 @@
 use crate::advice::Provider;
 use crate::advice::catalog::Catalog;
 use crate::config::calendar::Calendar;
+use crate::config::handed::HandedIn;
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
 use crate::ground::Ground;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub alive: Option<Alive>,
     /// The fuse; `None`: there is none.
     pub limits: Option<Limits>,
+    /// Mails that others hand in.
+    pub handed_in: HandedIn,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
     /// The advice catalog with the setup's own entries, where it has some (`advice.yaml`).
@@ -55,8 +58,10 @@ impl Settings {
             .values()
             .filter_map(|account| account.reply_to.as_ref());
         let senders = self.accounts.values().flat_map(|account| &account.senders);
+        let meant = self.handed_in.recipients.values().flatten();
         groups
             .chain(replies)
+            .chain(meant)
             .map(|mailbox| &mailbox.address)
             .chain(senders)
     }

@@ -2,6 +2,7 @@
 
 use crate::config::raw::absence::Calendar;
 use crate::config::raw::emit::{Alive, Emitted};
+use crate::config::raw::handed::HandedIn;
 use crate::config::raw::{Many, Secret, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub alive: Option<Alive>,
     /// The fuse: how many mails of one rule may go in an hour, or `none`. Default: 1000, then hold.
     pub limits: Option<Limits>,
+    /// Mails that scripts and devices hand in: whose they are, and who is meant.
+    pub handed_in: Option<HandedIn>,
 }
 
 /// An account: who signs in, and how mail leaves.
