@@ -6,6 +6,7 @@
 
 pub mod account;
 mod calendar;
+mod grant;
 mod handed;
 mod life;
 mod sign_in;

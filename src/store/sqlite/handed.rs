@@ -2,7 +2,7 @@
 
 use super::rows::{change, first};
 use super::writer::Tx;
-use super::{record, outbox};
+use super::{outbox, record};
 use crate::entry::NewEntry;
 use crate::event::NewEvent;
 use crate::store::{Admitted, StoreError};
