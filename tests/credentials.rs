@@ -194,6 +194,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         emitted: None,
         alive: None,
         advice: None,
+        handed_in: tidings::config::handed::HandedIn::default(),
         dir: folder.to_owned(),
         ground: tidings::ground::Ground::default(),
         accounts: [
