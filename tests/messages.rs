@@ -315,6 +315,7 @@ impl House {
             transcript: None,
         };
         let settings = Settings {
+            advice: None,
             dir: dir.path().join("setup"),
             emitted: None,
             advice: None,
