@@ -315,7 +315,6 @@ impl House {
             transcript: None,
         };
         let settings = Settings {
-            advice: None,
             dir: dir.path().join("setup"),
             emitted: None,
             advice: None,
