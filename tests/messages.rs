@@ -319,6 +319,7 @@ impl House {
             emitted: None,
             alive: None,
             handed_in: tidings::config::handed::HandedIn::default(),
+            submission: None,
             accounts: BTreeMap::from([("office".to_owned(), account)]),
             defaults: Defaults {
                 account: None,

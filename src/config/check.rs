@@ -9,6 +9,7 @@ mod calendar;
 mod handed;
 mod life;
 mod sign_in;
+mod submission;
 
 use crate::config::diagnostic::Problem;
 use crate::config::document::{At, Document};
@@ -140,6 +141,9 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         &recipients,
         &unsure,
     );
+    let submission = raw
+        .submission
+        .map(|submission| checker.submission(&at.key("submission"), submission));
     Checked {
         settings: Settings {
             dir: checker.dir.to_owned(),
@@ -152,6 +156,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             alive,
             limits,
             handed_in,
+            submission,
             state,
             ground: Ground::default(),
         },
@@ -191,6 +196,7 @@ pub fn nothing(dir: &Path) -> Settings {
         alive: None,
         limits: Some(Limits::default()),
         handed_in: HandedIn::default(),
+        submission: None,
         state: dir.join("state"),
         ground: Ground::default(),
     }
