@@ -10,13 +10,15 @@
 //! start lists it as `unknown`.
 
 pub mod alive;
+pub mod endings;
 mod housekeeping;
 pub mod notify;
 mod reload;
-mod space;
+pub mod space;
 
 use crate::action::run::Commands;
 use crate::action::work;
+use crate::advice::catalog;
 use crate::app::notify::{Stop, Supervisor};
 use crate::app::reload::{Live, first_look};
 use crate::clock::Clock;
@@ -155,6 +157,7 @@ impl App {
         for warning in &warnings {
             tracing::warn!(problem = %warning.message, file = %warning.file.display(), "setup");
         }
+        catalog::adopt(settings.advice.clone());
         let clock = Clock::system();
         let store = Store::open(&settings.outbox.store, clock.clone()).await?;
         let lock = Lock::acquire(&settings.state, options.what)?;
@@ -341,6 +344,16 @@ impl App {
                 forgetting.forget(file);
             }
         });
+        tasks.spawn(
+            "endings",
+            endings::run(
+                store.clone(),
+                live.settings.subscribe(),
+                live.keeper.subscribe(),
+                clock.clone(),
+                stopping.clone(),
+            ),
+        );
         tasks.spawn("keeper", keep(live.keeper.subscribe(), stopping.clone()));
         let mut looked = std::pin::pin!(looked);
         let mut started = Some(started);
@@ -400,6 +413,8 @@ impl App {
             soon.cancelled().await;
             jobs_stop.cancel();
         });
+        // Before what is due leaves: a warning is a mail like any other.
+        let urgent = endings::look(&self.store, &settings, &keeper, self.clock.now()).await?;
         let before = self.store.counts().await?;
         let notice = async {
             self.files.look().await?;
@@ -433,7 +448,14 @@ impl App {
         }
         // A renewal under way is waited for all the same: given up, somebody would have to sign in again.
         keeper.quiet().await;
-        let left = left(&before, &after, &self.store.open_cases().await?, stopped);
+        let mut left = left(&before, &after, &self.store.open_cases().await?, stopped);
+        left.accounts.extend(
+            urgent
+                .into_iter()
+                .filter(|account| settings.accounts.contains_key(account)),
+        );
+        left.accounts.sort();
+        left.accounts.dedup();
         if let Some(alive) = settings.alive.as_ref().filter(|_| left.is_well()) {
             let called = tokio::select! {
                 called = alive::call(alive, None) => Some(called),
@@ -462,7 +484,7 @@ fn left(before: &Counts, after: &Counts, cases: &[crate::store::Case], stopped: 
     let of = |kind: &str| {
         cases
             .iter()
-            .filter(|case| case.kind == kind)
+            .filter(|case| case.kind == kind && !case.key.starts_with(endings::CASES))
             .map(|case| case.subject.clone())
             .collect::<BTreeSet<_>>()
             .into_iter()

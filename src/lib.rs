@@ -28,17 +28,19 @@
 //! | [`store`] | what is kept |
 //! | [`template`], [`config`] | texts; settings |
 //! | [`mail`], [`advice`] | messages and addresses; what a server's words mean |
-//! | [`event`], [`entry`], [`clock`], [`ground`], [`backoff`], [`pulse`] | the words |
+//! | [`certificate`], [`ends`], [`event`], [`entry`], [`clock`], [`ground`], [`backoff`], [`pulse`] | the words |
 
 pub mod action;
 pub mod advice;
 pub mod app;
 pub mod backoff;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod dispatch;
+pub mod ends;
 pub mod entry;
 pub mod event;
 pub mod ground;

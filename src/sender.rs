@@ -7,8 +7,10 @@
 
 pub mod pace;
 
+use crate::advice::values::Values;
 use crate::advice::{self, Advice, Class, Provider, Stage, Symptom};
 use crate::clock::Clock;
+use crate::config::known;
 use crate::config::secret::SecretError;
 use crate::config::settings::{Account, Credential, LoginAs, Settings, Transport};
 use crate::entry::Reason;
@@ -262,16 +264,10 @@ impl Sender {
 
     /// What the steps of an advice leave open.
     fn known(&self, from: &Address) -> Known {
-        let user = self.account.user.clone().unwrap_or_else(|| from.to_string());
+        let mailbox = mailbox(&self.account, from);
         Known {
             provider: self.account.provider,
-            names: [
-                ("<account>", self.account.name.clone()),
-                ("<from address>", from.to_string()),
-                ("<from>", from.to_string()),
-                ("<login>", user),
-                ("<mailbox>", mailbox(&self.account, from)),
-            ],
+            values: known::of_account(&self.account, &mailbox, &from.to_string()),
         }
     }
 
@@ -306,11 +302,21 @@ impl Sender {
             },
             Credential::OAuth2(_) => {
                 let name = &self.account.name;
+                let user = mailbox(&self.account, from);
                 let token = match refused {
-                    None => self.keeper.token(name).await,
-                    Some(refused) => self.keeper.renew(name, refused).await,
+                    None => self.keeper.token_for(name, &user).await,
+                    Some(refused) => self.keeper.renew_for(name, &user, refused).await,
                 };
                 let token = token.map_err(|error| match error {
+                    // The account is fine: it is this mailbox that it may not speak for.
+                    TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason)
+                        if self.keeper.is_apart(name, &user) =>
+                    {
+                        Outcome::Mail {
+                            reason,
+                            spreading: false,
+                        }
+                    }
                     TokenError::Transient { text, retry_after } => Outcome::Later {
                         reason: Reason::new(text),
                         after: retry_after,
@@ -320,7 +326,6 @@ impl Sender {
                         Outcome::Grant(reason)
                     }
                 })?;
-                let user = mailbox(&self.account, from);
                 Ok((
                     Login::Bearer {
                         user,
@@ -347,21 +352,15 @@ fn is_passing(advice: &Advice) -> bool {
     matches!(advice.class, Class::Retry | Class::Throttle)
 }
 
-/// Whose servers they are, and the names that stand for the placeholders of the catalog's steps.
+/// Whose servers they are, and what stands for the placeholders of the catalog's steps.
 struct Known {
     provider: Provider,
-    names: [(&'static str, String); 5],
+    values: Values,
 }
 
 impl Known {
     fn advise(&self, symptom: &Symptom) -> Advice {
-        let mut advice = advice::advise(symptom, self.provider);
-        for step in &mut advice.steps {
-            for (placeholder, name) in &self.names {
-                *step = step.replace(placeholder, name);
-            }
-        }
-        advice
+        advice::advise_with(symptom, self.provider, &self.values)
     }
 }
 

@@ -317,6 +317,7 @@ impl House {
         let settings = Settings {
             dir: dir.path().join("setup"),
             emitted: None,
+            advice: None,
             alive: None,
             handed_in: tidings::config::handed::HandedIn::default(),
             submission: None,

@@ -7,6 +7,7 @@
 use super::{
     Options, close_cases, expectations_of, host, oauth_accounts, plan_of, rules_plan_of, schedules_of,
 };
+use crate::advice::catalog;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::delivery;
@@ -137,6 +138,7 @@ impl Live {
             .cloned()
             .collect();
         // Nothing below can fail. Accounts come before the rules that name them.
+        catalog::adopt(settings.advice.clone());
         self.keeper.send_replace(keeper);
         self.door.send_replace(Arc::new(door));
         self.delivery

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod check;
 pub mod demo;
 pub mod docs;
+pub mod doctor;
 pub mod emit;
 pub mod events;
 pub mod exec;
@@ -24,6 +25,7 @@ pub mod show;
 pub mod status;
 pub mod test;
 
+use crate::advice::catalog;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::rule::load;
@@ -82,6 +84,8 @@ pub enum Command {
     Preview(preview::Args),
     /// Send a test message through one account, step by step
     Send(send::Args),
+    /// Walk the way of a mail step by step: what fails first, what it means, who can mend it and how
+    Doctor(doctor::Args),
     /// The sendmail command line: mails of scripts leave through the outbox
     Sendmail(sendmail::Args),
     /// Sign in accounts, look after their grants
@@ -168,7 +172,10 @@ pub fn tell(text: impl std::fmt::Display) {
 pub async fn settings(global: &Global) -> Result<Settings, Exit> {
     let dir = global.setup();
     match tokio::task::spawn_blocking(move || load::settings(&dir)).await {
-        Ok(Ok(settings)) => Ok(settings),
+        Ok(Ok(settings)) => {
+            catalog::adopt(settings.advice.clone());
+            Ok(settings)
+        }
         Ok(Err(problems)) => Err(run::failed(&crate::app::AppError::Setup(problems))),
         Err(error) => {
             tell(format_args!("error: {error}"));
@@ -205,6 +212,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Explain(args) => explain::run(global, args).await,
         Command::Preview(args) => preview::run(global, args).await,
         Command::Send(args) => send::run(global, args).await,
+        Command::Doctor(args) => doctor::run(global, args).await,
         Command::Sendmail(args) => sendmail::run(global, args).await,
         Command::Auth(args) => auth::run(global, args).await,
         Command::Status(args) => status::run(global, args).await,

@@ -3,6 +3,7 @@
 mod many;
 
 use super::{Exit, Global, out, show, tell};
+use crate::app::endings::CASES;
 use crate::entry::{Entry, EntryId, Reason, State, Verb};
 use crate::store::{Attempt, EntryDetail, EntryFilter, Store};
 use jiff::Timestamp;
@@ -206,7 +207,7 @@ async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> 
     if !detail.entry.state.is_final()
         && let Some(case) = blocking
             .iter()
-            .find(|case| case.kind == "account" && case.subject == account)
+            .find(|case| case.kind == "account" && case.subject == account && !case.key.starts_with(CASES))
     {
         out(format_args!(
             "\nThe account `{account}` needs a person since {}:",
@@ -333,6 +334,13 @@ pub fn reason_lines(reason: &Reason, margin: &str) -> String {
             number + 1,
             show::clean(step)
         ));
+    }
+    let more = [("takes", &reason.takes), ("who", &reason.who)];
+    for (name, text) in more
+        .iter()
+        .filter_map(|(name, text)| Some((name, text.as_ref()?)))
+    {
+        lines.push(format!("{name:<8}  {}", show::clean(text)));
     }
     show::indent(&lines.join("\n"), margin)
 }

@@ -6,6 +6,7 @@
 
 pub mod account;
 mod calendar;
+mod grant;
 mod handed;
 mod life;
 mod sign_in;
@@ -158,6 +159,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             handed_in,
             submission,
             state,
+            advice: None,
             ground: Ground::default(),
         },
         scan_every,
@@ -198,6 +200,7 @@ pub fn nothing(dir: &Path) -> Settings {
         handed_in: HandedIn::default(),
         submission: None,
         state: dir.join("state"),
+        advice: None,
         ground: Ground::default(),
     }
 }

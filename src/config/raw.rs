@@ -9,6 +9,7 @@ pub mod emit;
 pub mod files;
 pub mod handed;
 pub mod ladder;
+pub mod mail;
 pub mod rules;
 pub mod settings;
 pub mod telling;

@@ -51,6 +51,7 @@
 //! | [`recover`](Store::recover), [`rescue`](Store::rescue) | all entries found, the events of lost work | finds none |
 //! | [`retry`](Store::retry), [`cancel`](Store::cancel) | the state; the case of what is cancelled or composed anew is closed | refused by the state, nothing changes |
 //! | [`open_case`](Store::open_case) | the case, its trouble event | the reason is renewed, no event |
+//! | [`tell_case`](Store::tell_case) | the reason, one more trouble event | the reason is renewed, no event |
 //! | [`close_case`](Store::close_case) | the case, the event that it is over, what waits for it is due | nothing changes |
 //! | [`put_grant`](Store::put_grant) | compare and set | [`StoreError::Stale`] |
 //! | [`purge`](Store::purge) | piece by piece, each whole | removes what has become old since |

@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sqlite::{
     admission, cases, files, gatherings, grants, handed, journal, lists, marks, orphans, outbox, purge,
+    record,
 };
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -26,6 +27,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{oneshot, watch};
 
 impl Store {
+    /// What keeps it, with its version.
+    pub fn engine() -> String {
+        super::sqlite::engine()
+    }
+
     /// Opens the database file `path`, made if it is not there (0600, in a folder of 0700); spool,
     /// lock and ballast lie beside it. Brings an older schema up to date.
     ///
@@ -81,7 +87,7 @@ impl Store {
     /// number and whether it is new. For the end of a job, works out whether it recovers.
     pub async fn record(&self, batch: Batch) -> Result<Vec<Recorded>, StoreError> {
         let now = self.now();
-        self.write(move |tx| journal::record(tx, &batch, now)).await
+        self.write(move |tx| record::record(tx, &batch, now)).await
     }
 
     /// Records that files are gone, in one transaction, and says for each, in order, whether that is news. What
@@ -351,6 +357,13 @@ impl Store {
     pub async fn open_case(&self, case: NewCase) -> Result<bool, StoreError> {
         let now = self.now();
         self.write(move |tx| cases::open(tx, &case, now)).await
+    }
+
+    /// Tells of an open case again: renews its reason and records a further trouble event of it, once for each `tag`.
+    /// False if no such case is open, or that was told before.
+    pub async fn tell_case(&self, case: NewCase, tag: String) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.write(move |tx| cases::tell(tx, &case, &tag, now)).await
     }
 
     /// Closes the open case of that key and records the event that it is over; false if there was none. Entries that were deferred because of

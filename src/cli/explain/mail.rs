@@ -4,6 +4,7 @@ use super::Sight;
 use super::event::{self, Told};
 use super::story::{Lines, Story, Times, long};
 use crate::action::Mail;
+use crate::app::endings::CASES;
 use crate::cli::{events, outbox};
 use crate::config::settings::Transport;
 use crate::entry::{Entry, EntryId, Kind, Reason, State};
@@ -123,7 +124,7 @@ pub fn story(sent: &Sent, sight: &Sight) -> Story {
     let (reason, blocked) = (entry.reason.as_ref(), blocked(entry, sight));
     let steps = blocked.or(reason).filter(|_| !done(entry.state));
     let mut cure = Lines::default();
-    cure.steps(0, steps.map(|reason| reason.steps.clone()).unwrap_or_default());
+    cure.steps(0, steps.map(|reason| reason.cure()).unwrap_or_default());
     story.part("What mends it", cure);
     story.part("What you can say", verbs(entry));
     story.part("Who was told of the trouble", told_of(sent, times));
@@ -150,7 +151,7 @@ fn blocked<'a>(entry: &Entry, sight: &'a Sight) -> Option<&'a Reason> {
     let case = sight
         .cases
         .iter()
-        .find(|case| case.kind == "account" && case.subject == account);
+        .find(|case| case.kind == "account" && case.subject == account && !case.key.starts_with(CASES));
     case.map(|case| &case.reason).filter(|_| waits)
 }
 

@@ -2,7 +2,7 @@
 
 use super::rows::{change, first};
 use super::writer::Tx;
-use super::{journal, outbox};
+use super::{outbox, record};
 use crate::entry::NewEntry;
 use crate::event::NewEvent;
 use crate::store::{Admitted, StoreError};
@@ -40,7 +40,7 @@ pub(in crate::store) fn take_in(
         }
         None => {}
     }
-    let recorded = journal::insert(tx, &event, now)?;
+    let recorded = record::insert(tx, &event, now)?;
     entry.event = Some(recorded.id);
     let admitted = outbox::insert(tx, &entry, true, now)?;
     change(

@@ -24,6 +24,7 @@ mod network;
 pub(super) mod orphans;
 pub(super) mod outbox;
 pub(super) mod purge;
+pub(super) mod record;
 mod rows;
 mod schema;
 pub(super) mod writer;
@@ -68,6 +69,11 @@ pub(super) enum Durable {
     Yes,
     /// Nobody will ask: the store is thrown away after a test of rules.
     No,
+}
+
+/// The library and its version.
+pub(super) fn engine() -> String {
+    format!("SQLite {}", rusqlite::version())
 }
 
 impl Sqlite {
