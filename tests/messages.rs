@@ -320,6 +320,7 @@ impl House {
             advice: None,
             alive: None,
             handed_in: tidings::config::handed::HandedIn::default(),
+            submission: None,
             accounts: BTreeMap::from([("office".to_owned(), account)]),
             defaults: Defaults {
                 account: None,

@@ -13,12 +13,15 @@ use crate::entry::State;
 use crate::rule::load;
 use crate::store::{EntryFilter, Store, StoreError};
 use crate::submission::intake::{self, Handed, Way};
+use crate::submission::listener::{self, Client, House, Shared};
 use crate::submission::policy::{Policy, Refusal, What};
 use jiff::Timestamp;
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Where the setup is, if a link was called and nothing says so: programs that call sendmail clear the environment and
 /// run anywhere, and a setup in a folder of somebody else could name commands to run.
@@ -153,10 +156,7 @@ pub async fn serve(call: Call) -> Exit {
         }
         Mode::List => list(setup).await,
         Mode::Verify => verify(setup, &options).await,
-        Mode::Smtp => {
-            tell("sendmail: -bs is not known here");
-            Exit::Usage
-        }
+        Mode::Smtp => smtp(setup).await,
         Mode::Deliver => deliver(setup, options).await,
     }
 }
@@ -224,6 +224,25 @@ async fn deliver(setup: PathBuf, options: Options) -> Exit {
             Exit::TryLater
         }
     }
+}
+
+/// Speaks SMTP on stdin and stdout.
+async fn smtp(setup: PathBuf) -> Exit {
+    let settings = match settings(setup).await {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    let clock = Clock::system();
+    let store = match Store::open(&settings.outbox.store, clock.clone()).await {
+        Ok(store) => store,
+        Err(error) => return not_kept(&error),
+    };
+    let house = House::at_home(Arc::new(settings), crate::app::host());
+    let stream = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
+    let client = Client::User(User::current().to_string());
+    let (shared, stop) = (Shared::new(store, clock), CancellationToken::new());
+    listener::serve(Box::new(stream), client, &house, &shared, &stop).await;
+    Exit::Done
 }
 
 /// The settings; what is wrong with them is said. A message that cannot be judged may be judged later.

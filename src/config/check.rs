@@ -10,6 +10,7 @@ mod grant;
 mod handed;
 mod life;
 mod sign_in;
+mod submission;
 
 use crate::config::diagnostic::Problem;
 use crate::config::document::{At, Document};
@@ -141,6 +142,9 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         &recipients,
         &unsure,
     );
+    let submission = raw
+        .submission
+        .map(|submission| checker.submission(&at.key("submission"), submission));
     Checked {
         settings: Settings {
             dir: checker.dir.to_owned(),
@@ -153,6 +157,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             alive,
             limits,
             handed_in,
+            submission,
             state,
             advice: None,
             ground: Ground::default(),
@@ -193,6 +198,7 @@ pub fn nothing(dir: &Path) -> Settings {
         alive: None,
         limits: Some(Limits::default()),
         handed_in: HandedIn::default(),
+        submission: None,
         state: dir.join("state"),
         advice: None,
         ground: Ground::default(),

@@ -3,7 +3,7 @@
 use crate::advice::Provider;
 use crate::advice::catalog::Catalog;
 use crate::config::calendar::Calendar;
-use crate::config::handed::HandedIn;
+use crate::config::handed::{HandedIn, Submission};
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
 use crate::ground::Ground;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// Mails that others hand in.
     pub handed_in: HandedIn,
+    /// Where others hand in over SMTP.
+    pub submission: Option<Submission>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
     /// The advice catalog with the setup's own entries, where it has some (`advice.yaml`).

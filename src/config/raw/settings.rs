@@ -2,7 +2,7 @@
 
 use crate::config::raw::absence::Calendar;
 use crate::config::raw::emit::{Alive, Emitted};
-use crate::config::raw::handed::HandedIn;
+use crate::config::raw::handed::{HandedIn, Submission};
 use crate::config::raw::{Many, Secret, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -35,6 +35,8 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// Mails that scripts and devices hand in: whose they are, and who is meant.
     pub handed_in: Option<HandedIn>,
+    /// A listener for scanners, printers and programs that speak SMTP.
+    pub submission: Option<Submission>,
 }
 
 /// An account: who signs in, and how mail leaves.
