@@ -21,15 +21,21 @@ use tidings::cli::face::Face;
 use tidings::clock::Clock;
 use tidings::config::secret::{Secret, SecretSource};
 use tidings::config::settings::{
-    Account, Credential, Defaults, Grant, OAuth2, Outbox, Pace, Proof, Recipients, Settings, Transport,
+    Account, Credential, Defaults, Grant, LoginAs, OAuth2, Outbox, Pace, Proof, Recipients, Settings,
+    SmtpSettings, Tls, Transport,
 };
 use tidings::entry::OnUnknown;
+use tidings::mail::Envelope;
+use tidings::mail::address::Address;
 use tidings::oauth::keeper::Keeper;
 use tidings::oauth::login::{self, SignIn};
 use tidings::oauth::token::TokenError;
 use tidings::oauth::vault::{Standing, Vault};
 use tidings::sandbox::oauth::{self as sandbox, Fault, Handle, Rotation, Server};
+use tidings::sandbox::smtp;
+use tidings::sender::{Outcome, Sender};
 use tidings::store::Store;
+use tidings::transport::{Content, Open, Parcel};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use url::Url;
@@ -153,6 +159,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         client_id: "tidings".into(),
         proofs: vec![],
         secret_expires: Some(jiff::civil::date(2027, 5, 1)),
+        grant_life: None,
         redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
         listen: None,
         login_hint: Some(ALICE.into()),
@@ -185,9 +192,11 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     };
     let state = folder.join("state");
     Settings {
+        submission: None,
         emitted: None,
         alive: None,
         advice: None,
+        handed_in: tidings::config::handed::HandedIn::default(),
         dir: folder.to_owned(),
         ground: tidings::ground::Ground::default(),
         accounts: [
@@ -950,6 +959,88 @@ async fn day_with_failing_token_server_never_lacks_a_valid_token() {
         counters.requests > counters.refreshes + 1,
         "no failure was played: {counters:?}"
     );
+}
+
+/// A day of mails, one every ten minutes, with the sign-in server's clock off by so much and one request in twenty
+/// failing. Every mail must go at its first attempt.
+async fn day_of_mails(skew: i64) {
+    let ahead = jiff::SignedDuration::from_secs(skew);
+    let world = World::new(|server| server.clock = Clock::runtime(Timestamp::now() + ahead)).await;
+    let keeper = world.signed_in().await;
+    let tokens = world.server.clone();
+    let mut mail = smtp::Settings::open();
+    mail.anonymous = false;
+    mail.offers.push("AUTH XOAUTH2".to_owned());
+    mail.authorize = Arc::new(move |_, token| {
+        let account = tokens.check(token).ok_or_else(smtp::AuthRefusal::exchange)?;
+        Ok(account.user.address)
+    });
+    let mail = smtp::Server::start(mail).await.unwrap();
+    let account = Account {
+        transport: Transport::Smtp(SmtpSettings {
+            host: "127.0.0.1".to_owned(),
+            port: mail.address().port(),
+            tls: Tls::None,
+            ca_file: None,
+            login_as: LoginAs::User,
+        }),
+        senders: vec![ALICE.parse().unwrap()],
+        ..world.settings.accounts["office"].clone()
+    };
+    let sender = Sender::new(account, keeper.clone(), None).unwrap();
+    let from: Address = ALICE.parse().unwrap();
+    let _still = still();
+    let kinds = [
+        Fault::Status(503, None),
+        Fault::Page,
+        Fault::Portal,
+        Fault::Status(429, Some(30)),
+    ];
+    let mut failed = Vec::new();
+    for minute in 0..24 * 60_usize {
+        world.server.fault_every(20, kinds[minute % kinds.len()].clone());
+        if minute % 97 == 0 {
+            world.server.fault(kinds[minute % kinds.len()].clone());
+        }
+        pass(60).await;
+        keeper.look().await;
+        if minute % 10 == 0 {
+            let parcel = Parcel {
+                envelope: Envelope::new(from.clone(), vec!["ops@sandbox.example".parse().unwrap()]).unwrap(),
+                content: Content::Bytes(Arc::from(&b"From: alice@sandbox.example\r\n\r\nhello\r\n"[..])),
+                message_id: format!("<{minute}@sandbox.example>"),
+            };
+            match sender.send(&parcel, &from, &Open).await {
+                Outcome::Answered {
+                    accepted: Some(_), ..
+                } => {}
+                other => failed.push((minute, other)),
+            }
+        }
+    }
+    assert!(failed.is_empty(), "skew {skew}: {failed:?}");
+    assert_eq!(mail.messages().len(), 144);
+    let counters = world.server.counters();
+    assert!(
+        counters.requests > counters.refreshes + 1,
+        "no failure was played: {counters:?}"
+    );
+    assert_eq!(counters.reused, 0);
+}
+
+#[tokio::test]
+async fn no_mail_of_a_day_fails_though_the_token_server_does_and_its_clock_is_right() {
+    day_of_mails(0).await;
+}
+
+#[tokio::test]
+async fn no_mail_of_a_day_fails_though_our_clock_is_ten_minutes_behind() {
+    day_of_mails(600).await;
+}
+
+#[tokio::test]
+async fn no_mail_of_a_day_fails_though_our_clock_is_ten_minutes_ahead() {
+    day_of_mails(-600).await;
 }
 
 // ---- several processes ----

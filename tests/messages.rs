@@ -317,7 +317,10 @@ impl House {
         let settings = Settings {
             dir: dir.path().join("setup"),
             emitted: None,
+            advice: None,
             alive: None,
+            handed_in: tidings::config::handed::HandedIn::default(),
+            submission: None,
             accounts: BTreeMap::from([("office".to_owned(), account)]),
             defaults: Defaults {
                 account: None,

@@ -193,10 +193,13 @@ pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn F
     }
 }
 
+/// Why grants cannot be looked after.
 #[derive(Debug, thiserror::Error)]
-enum OpenError {
+pub enum OpenError {
+    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key, the locks, or an account.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
 }
@@ -212,6 +215,13 @@ impl OpenError {
 }
 
 async fn keeper(settings: &Settings, clock: Clock) -> Result<(Arc<Keeper>, Store), OpenError> {
+    let store = Store::open(&settings.outbox.store, clock.clone()).await?;
+    let keeper = keep(settings, store.clone(), clock).await?;
+    Ok((keeper, store))
+}
+
+/// The keeper of all accounts that sign in with OAuth2.
+pub async fn keep(settings: &Settings, store: Store, clock: Clock) -> Result<Arc<Keeper>, OpenError> {
     let accounts = settings
         .accounts
         .values()
@@ -220,9 +230,7 @@ async fn keeper(settings: &Settings, clock: Clock) -> Result<(Arc<Keeper>, Store
             _ => None,
         })
         .collect();
-    let store = Store::open(&settings.outbox.store, clock.clone()).await?;
-    let keeper = Keeper::open(accounts, store.clone(), &settings.state, clock).await?;
-    Ok((keeper, store))
+    Ok(Keeper::open(accounts, store, &settings.state, clock).await?)
 }
 
 /// How many mails of an account wait.

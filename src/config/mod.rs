@@ -20,6 +20,7 @@
 //! | [`advice`] | the setup's own entries of the advice catalog |
 //! | [`known`] | an account's values for the words of advice |
 //! | [`calendar`] | named sets of days |
+//! | [`handed`] | mails that others hand in |
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
 pub mod advice;
@@ -28,6 +29,7 @@ pub mod certificate;
 pub mod check;
 pub mod diagnostic;
 pub mod document;
+pub mod handed;
 pub mod known;
 pub mod preset;
 pub mod quantity;

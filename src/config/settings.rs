@@ -3,6 +3,7 @@
 use crate::advice::Provider;
 use crate::advice::catalog::Catalog;
 use crate::config::calendar::Calendar;
+use crate::config::handed::{HandedIn, Submission};
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
 use crate::ground::Ground;
@@ -38,6 +39,10 @@ pub struct Settings {
     pub alive: Option<Alive>,
     /// The fuse; `None`: there is none.
     pub limits: Option<Limits>,
+    /// Mails that others hand in.
+    pub handed_in: HandedIn,
+    /// Where others hand in over SMTP.
+    pub submission: Option<Submission>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
     /// The advice catalog with the setup's own entries, where it has some (`advice.yaml`).
@@ -56,8 +61,10 @@ impl Settings {
             .values()
             .filter_map(|account| account.reply_to.as_ref());
         let senders = self.accounts.values().flat_map(|account| &account.senders);
+        let meant = self.handed_in.recipients.values().flatten();
         groups
             .chain(replies)
+            .chain(meant)
             .map(|mailbox| &mailbox.address)
             .chain(senders)
     }
@@ -271,6 +278,8 @@ pub struct OAuth2 {
     pub proofs: Vec<Proof>,
     /// When the client secret ends.
     pub secret_expires: Option<Date>,
+    /// How long a sign-in lasts, where the provider limits that.
+    pub grant_life: Option<Duration>,
     /// Where the browser comes back to. Port 0: a free one.
     pub redirect: Url,
     /// Where a proxy passes the browser's answer to, if `redirect` leads to that.

@@ -166,6 +166,7 @@ mod tests {
             client_id: "tidings".into(),
             proofs: vec![],
             secret_expires: None,
+            grant_life: None,
             redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
             listen: None,
             login_hint: None,

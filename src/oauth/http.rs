@@ -144,6 +144,34 @@ impl Http {
         }
     }
 
+    /// Fetches a page, whatever its status: status, body and the server's clock. Only to look: nothing of it is
+    /// taken for an answer.
+    pub async fn glance(&self, url: &Url) -> Result<(u16, String, Option<Timestamp>), Failure> {
+        allowed(url).map_err(Failure::Setting)?;
+        let client = if is_loopback(url) {
+            &self.loopback
+        } else {
+            &self.outside
+        };
+        let unreached = |error: reqwest::Error| Failure::Unreached {
+            host: host(url),
+            text: refusal::shown(&chain(&error.without_url())),
+            sent: true,
+        };
+        let mut response = client.get(url.clone()).send().await.map_err(unreached)?;
+        let date = response.headers().get(reqwest::header::DATE);
+        let date = date.and_then(|value| refusal::http_date(value.to_str().ok()?));
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreached)? {
+            if body.len() + chunk.len() > CAP {
+                break;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let status = response.status().as_u16();
+        Ok((status, String::from_utf8_lossy(&body).into_owned(), date))
+    }
+
     async fn exchange(&self, request: reqwest::Request, secrets: &[String]) -> Result<Answered, Failure> {
         allowed(request.url()).map_err(Failure::Setting)?;
         let client = if is_loopback(request.url()) {

@@ -32,6 +32,7 @@
 //! This module knows no mail: it hands out bearer tokens and says why when it cannot.
 
 pub mod callback;
+pub mod claims;
 pub mod device;
 pub mod endpoint;
 pub mod grants;

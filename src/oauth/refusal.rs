@@ -212,7 +212,7 @@ pub fn reason(failure: &Failure, provider: Provider, doing: &str) -> Reason {
             Reason {
                 text: format!("{host} refused {doing}: {}", advice.meaning.trim_end()),
                 reply: Some(reply),
-                advice: Some(advice.id.clone()),
+                advice: Some(advice.id.as_str().into()),
                 ..advice.reason(&refusal.symptom)
             }
         }
@@ -220,7 +220,9 @@ pub fn reason(failure: &Failure, provider: Provider, doing: &str) -> Reason {
             let text = format!("{doing} failed: {other}");
             let local = match other {
                 Failure::Unreached { .. } => Local::SignInUnreached,
-                Failure::Unreadable { text, .. } if is_page(text) => Local::WebPage,
+                Failure::Unreadable { text, .. } if is_page(text) || text.contains("it is a page") => {
+                    Local::WebPage
+                }
                 _ => return Reason::new(text),
             };
             let symptom = Symptom {

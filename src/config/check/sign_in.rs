@@ -269,6 +269,9 @@ impl Checker<'_> {
         let listen = raw
             .listen
             .and_then(|text| self.listen(&place.key("listen"), &text));
+        let grant_life = raw
+            .grant_life
+            .map(|time| self.some_time(&place.key("grant_life"), Some(&time.0), std::time::Duration::ZERO));
         let redirect = match raw.redirect {
             Some(text) => self.redirect(&place.key("redirect"), &text, place.has("listen")),
             None => Url::parse(REDIRECT).ok(),
@@ -303,6 +306,7 @@ impl Checker<'_> {
             client_id,
             proofs,
             secret_expires,
+            grant_life,
             redirect,
             listen,
             login_hint: user.map(str::to_owned),

@@ -2,6 +2,7 @@
 
 use crate::config::raw::absence::Calendar;
 use crate::config::raw::emit::{Alive, Emitted};
+use crate::config::raw::handed::{HandedIn, Submission};
 use crate::config::raw::{Many, Secret, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -32,6 +33,10 @@ pub struct Settings {
     pub alive: Option<Alive>,
     /// The fuse: how many mails of one rule may go in an hour, or `none`. Default: 1000, then hold.
     pub limits: Option<Limits>,
+    /// Mails that scripts and devices hand in: whose they are, and who is meant.
+    pub handed_in: Option<HandedIn>,
+    /// A listener for scanners, printers and programs that speak SMTP.
+    pub submission: Option<Submission>,
 }
 
 /// An account: who signs in, and how mail leaves.
@@ -258,6 +263,9 @@ pub struct OAuth2 {
     pub key_id: Option<String>,
     /// When the secret ends, as 2027-05-01.
     pub secret_expires: Option<String>,
+    /// How long a sign-in lasts where the provider limits that, as 7d for a Google app in "Testing": it is warned
+    /// ahead of its end.
+    pub grant_life: Option<Time>,
     /// Where the browser comes back to: this machine, or https where a proxy passes it on to
     /// `listen`. Default: http://127.0.0.1 on a free port.
     pub redirect: Option<String>,
