@@ -256,8 +256,8 @@ async fn who_may_not_send_as_another_learns_it_after_the_message() {
     assert_eq!(symptom.stage, Some(Stage::SmtpData));
     let advice = advise(symptom, Provider::Microsoft);
     assert_eq!(
-        (advice.id.to_string(), advice.class),
-        ("exo-sendas-denied".to_owned(), Class::FixPermission)
+        (advice.id.as_str(), advice.class),
+        ("exo-sendas-denied", Class::FixPermission)
     );
     assert_eq!(disposition(symptom, &advice, false), Disposition::Hold);
     assert!(contoso.server.messages().is_empty());

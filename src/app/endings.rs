@@ -74,7 +74,7 @@ impl End {
         };
         Reason {
             steps: self.steps.clone(),
-            who: Some(self.who.clone()),
+            who: Some(self.who.as_str().into()),
             ..Reason::new(format!("{} of account `{}` {when}", self.name, self.account))
         }
     }

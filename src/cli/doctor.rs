@@ -340,7 +340,7 @@ fn written_to(folder: &std::path::Path) -> Finding {
             steps: vec![format!(
                 "Let the user tidings runs as write there: ls -ld {shown}"
             )],
-            who: Some("whoever looks after this machine".to_owned()),
+            who: Some("whoever looks after this machine".into()),
             ..Reason::new(format!("{shown} cannot be written to: {trouble}"))
         },
         Exit::Unavailable,

@@ -76,10 +76,16 @@ pub enum KeepError {
     Unknown(String),
     /// The grant cannot be read, locked or written.
     #[error(transparent)]
-    Token(#[from] TokenError),
+    Token(Box<TokenError>),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<TokenError> for KeepError {
+    fn from(error: TokenError) -> KeepError {
+        KeepError::Token(Box::new(error))
+    }
 }
 
 /// How a grant stands, for people. Holds no secret.

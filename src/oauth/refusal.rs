@@ -212,7 +212,7 @@ pub fn reason(failure: &Failure, provider: Provider, doing: &str) -> Reason {
             Reason {
                 text: format!("{host} refused {doing}: {}", advice.meaning.trim_end()),
                 reply: Some(reply),
-                advice: Some(advice.id.clone()),
+                advice: Some(advice.id.as_str().into()),
                 ..advice.reason(&refusal.symptom)
             }
         }

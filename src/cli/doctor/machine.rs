@@ -96,7 +96,7 @@ fn rights(places: &[(PathBuf, &'static str)]) -> Vec<Finding> {
                     "chmod {private} {}  (and chown it to the user tidings runs as, if that is another)",
                     path.display()
                 )],
-                who: Some("whoever looks after this machine".to_owned()),
+                who: Some("whoever looks after this machine".into()),
                 ..Reason::new(format!(
                     "{} may be read by others ({mode:o}); {why}",
                     path.display()
@@ -132,7 +132,7 @@ fn room(store: &Path) -> Vec<Finding> {
                     format!("Make room on the disk of {}.", store.display()),
                     "`outbox.keep` in tidings.yaml says how long finished mails are kept.".to_owned(),
                 ],
-                who: Some("whoever looks after this machine".to_owned()),
+                who: Some("whoever looks after this machine".into()),
                 ..Reason::new(format!("{free}: when it is full, nothing more is taken in"))
             },
             Exit::Unavailable,
@@ -182,7 +182,7 @@ fn judged(folders: u64, polled: u64, limit: u64) -> Finding {
                     "For good: echo fs.inotify.max_user_watches={wanted} > /etc/sysctl.d/60-inotify.conf"
                 ),
             ],
-            who: Some("whoever looks after this machine".to_owned()),
+            who: Some("whoever looks after this machine".into()),
             ..Reason::new(format!(
                 "{text}: what is above that is polled, which finds files later"
             ))

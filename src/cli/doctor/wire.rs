@@ -125,7 +125,7 @@ async fn way(smtp: &SmtpSettings) -> Vec<Finding> {
                 steps: vec![format!(
                     "Look at the addresses and routes of this machine: ip route get {to}"
                 )],
-                who: Some("whoever looks after this machine's network".to_owned()),
+                who: Some("whoever looks after this machine's network".into()),
                 ..Reason::new(format!("this machine has no route to {to}: {error}"))
             },
             Exit::Unavailable,
