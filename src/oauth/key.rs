@@ -69,6 +69,9 @@ impl Surroundings {
     }
 }
 
+/// A key, and where it came from.
+pub type Found = (Zeroizing<Vec<u8>>, KeySource);
+
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -114,7 +117,7 @@ pub enum KeyError {
 
 /// Finds the key of a state folder, which must be there; makes one at first. Of two processes that do
 /// so at once, one wins and both use the same. Blocks on the disk.
-pub fn find(state: &Path, around: &Surroundings) -> Result<(Zeroizing<Vec<u8>>, KeySource), KeyError> {
+pub fn find(state: &Path, around: &Surroundings) -> Result<Found, KeyError> {
     let note = state.join(NOTE);
     let noted = std::fs::read_to_string(&note).ok();
     let found = given(around)?;
@@ -168,7 +171,7 @@ fn another(state: &Path, note: PathBuf, noted: Option<String>, now: String) -> K
 }
 
 /// A key that somebody gave us.
-fn given(around: &Surroundings) -> Result<Option<(Zeroizing<Vec<u8>>, KeySource)>, KeyError> {
+fn given(around: &Surroundings) -> Result<Option<Found>, KeyError> {
     if let Some(folder) = &around.credentials {
         let path = folder.join(CREDENTIAL);
         let source = KeySource::Credential(path.clone());

@@ -25,9 +25,11 @@ pub(super) async fn export(
     face: &dyn Face,
 ) -> Exit {
     let mut grants: BTreeMap<String, Kept> = BTreeMap::new();
-    let all = settings.accounts.values().filter_map(|account| {
-        matches!(account.credential, Credential::OAuth2(_)).then(|| account.name.clone())
-    });
+    let all = settings
+        .accounts
+        .values()
+        .filter(|account| matches!(account.credential, Credential::OAuth2(_)))
+        .map(|account| account.name.clone());
     let wanted: Vec<String> = if accounts.is_empty() {
         all.collect()
     } else {
