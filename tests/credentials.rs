@@ -197,7 +197,6 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         alive: None,
         advice: None,
         handed_in: tidings::config::handed::HandedIn::default(),
-        submission: None,
         dir: folder.to_owned(),
         ground: tidings::ground::Ground::default(),
         accounts: [
