@@ -253,7 +253,6 @@ async fn applications_with_a_secret_or_a_certificate_work_at_a_certified_provide
         let second = keeper.refresh("office").await.unwrap();
         assert_ne!(first.secret().expose(), second.secret().expose());
     }
-    std::fs::remove_file(&provider.script).ok();
     let (folder, settings) = provider.setup("mail", &format!("grant: client_credentials, {SECRET}"));
     std::fs::write(folder.path().join("secret"), "canary-wrong").unwrap();
     let error = keeper(&settings).await.token("office").await.unwrap_err();

@@ -5,6 +5,9 @@ import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import Provider from 'oidc-provider';
 
+// Nobody reads our standard output beyond its first line.
+console.info = console.error;
+
 const certificate = new X509Certificate(readFileSync(process.argv[2]));
 const key = {
   ...certificate.publicKey.export({ format: 'jwk' }),
