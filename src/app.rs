@@ -40,6 +40,7 @@ use crate::source::file::FileSource;
 use crate::source::schedule::{Schedule, ScheduleSource};
 use crate::store::lock::{Lock, LockError};
 use crate::store::{Store, StoreError};
+use crate::submission::listener::{self, Door, DoorError};
 use crate::task::{TaskError, Tasks};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -89,6 +90,8 @@ pub enum AppError {
     Keeper(#[from] KeeperError),
     #[error(transparent)]
     Sender(#[from] SenderError),
+    #[error(transparent)]
+    Submission(#[from] DoorError),
     #[error(transparent)]
     Task(#[from] TaskError),
     #[error("cannot listen for signals: {0}")]
@@ -197,6 +200,7 @@ impl App {
             keeper: watch::Sender::new(keeper),
             delivery: watch::Sender::new(Arc::new(delivery_plan)),
             rules: watch::Sender::new(Arc::new(rules_plan)),
+            door: watch::Sender::new(Arc::new(Door::shut(Arc::new(settings.clone()), host()))),
             settings: watch::Sender::new(Arc::new(settings)),
             files: files_handle,
             schedules: schedules_handle,
@@ -290,6 +294,15 @@ impl App {
             store_pulse,
             progress,
         } = self;
+        let (current, before) = (
+            Arc::clone(&live.settings.borrow()),
+            Arc::clone(&live.door.borrow()),
+        );
+        let door = Door::open(current, host(), &before).await?;
+        for address in door.addresses() {
+            tracing::info!(%address, "mails may be handed in");
+        }
+        live.door.send_replace(Arc::new(door));
         let mut tasks = Tasks::new();
         let stopping = tasks.stop();
         tasks.spawn(
@@ -315,6 +328,15 @@ impl App {
         tasks.spawn(
             "proof",
             housekeeping::prove(store.clone(), store_pulse, stopping.clone()),
+        );
+        tasks.spawn(
+            "submission",
+            listener::run(
+                store.clone(),
+                clock.clone(),
+                live.door.subscribe(),
+                stopping.clone(),
+            ),
         );
         let forgetting = live.files.clone();
         tasks.spawn("forgetting", async move {

@@ -16,6 +16,7 @@
 //! | [`sandbox`] | a small mail server and sign-in server, for `demo` and tests |
 //! | [`app`], [`task`] | build, start, reload, stop; named tasks |
 //! | [`trial`] | tests of rules: the same parts on a clock moved by hand |
+//! | [`submission`] | mails of others become entries in the outbox |
 //! | [`dispatch`] | a recorded event becomes entries in the outbox |
 //! | [`delivery`] | entries are claimed, performed, settled |
 //! | [`rule`] | what fires |
@@ -51,6 +52,7 @@ pub mod sandbox;
 pub mod sender;
 pub mod source;
 pub mod store;
+pub mod submission;
 pub mod suggest;
 pub mod task;
 pub mod template;

@@ -302,11 +302,21 @@ impl Sender {
             },
             Credential::OAuth2(_) => {
                 let name = &self.account.name;
+                let user = mailbox(&self.account, from);
                 let token = match refused {
-                    None => self.keeper.token(name).await,
-                    Some(refused) => self.keeper.renew(name, refused).await,
+                    None => self.keeper.token_for(name, &user).await,
+                    Some(refused) => self.keeper.renew_for(name, &user, refused).await,
                 };
                 let token = token.map_err(|error| match error {
+                    // The account is fine: it is this mailbox that it may not speak for.
+                    TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason)
+                        if self.keeper.is_apart(name, &user) =>
+                    {
+                        Outcome::Mail {
+                            reason,
+                            spreading: false,
+                        }
+                    }
                     TokenError::Transient { text, retry_after } => Outcome::Later {
                         reason: Reason::new(text),
                         after: retry_after,
@@ -316,7 +326,6 @@ impl Sender {
                         Outcome::Grant(reason)
                     }
                 })?;
-                let user = mailbox(&self.account, from);
                 Ok((
                     Login::Bearer {
                         user,

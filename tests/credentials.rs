@@ -21,8 +21,8 @@ use tidings::cli::face::Face;
 use tidings::clock::Clock;
 use tidings::config::secret::{Secret, SecretSource};
 use tidings::config::settings::{
-    Account, Credential, Defaults, LoginAs, OAuth2, Outbox, Pace, Recipients, Settings, SmtpSettings, Tls,
-    Transport,
+    Account, Credential, Defaults, Grant, LoginAs, OAuth2, Outbox, Pace, Proof, Recipients, Settings,
+    SmtpSettings, Tls, Transport,
 };
 use tidings::entry::OnUnknown;
 use tidings::mail::Envelope;
@@ -146,6 +146,10 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     let at = |path: &str| Some(server.join(path).unwrap());
     let oauth2 = OAuth2 {
         provider: Provider::Microsoft,
+        grant: Grant::AuthorizationCode,
+        device_url: at("device"),
+        managed_identity_url: None,
+        roles: vec![],
         authorize_url: at("authorize"),
         token_url: at("token"),
         revoke_url: at("revoke"),
@@ -153,10 +157,11 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         scopes: ["offline_access", SEND].map(str::to_owned).to_vec(),
         authorize_extra: vec![("prompt".into(), "select_account".into())],
         client_id: "tidings".into(),
-        client_secret: None,
+        proofs: vec![],
         secret_expires: Some(jiff::civil::date(2027, 5, 1)),
         grant_life: None,
         redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
+        listen: None,
         login_hint: Some(ALICE.into()),
         tenant: None,
         ca_file: None,
@@ -187,9 +192,12 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     };
     let state = folder.join("state");
     Settings {
+        submission: None,
         emitted: None,
         alive: None,
         advice: None,
+        handed_in: tidings::config::handed::HandedIn::default(),
+        submission: None,
         dir: folder.to_owned(),
         ground: tidings::ground::Ground::default(),
         accounts: [
@@ -343,7 +351,7 @@ async fn login_through_discovery_with_a_client_secret_and_localhost() {
     world.change(|oauth2| {
         oauth2.issuer = Some(issuer);
         (oauth2.authorize_url, oauth2.token_url, oauth2.revoke_url) = (None, None, None);
-        oauth2.client_secret = Some(SecretSource::Literal(Secret::new("s3cr~t+/&=")));
+        oauth2.proofs = vec![Proof::Secret(SecretSource::Literal(Secret::new("s3cr~t+/&=")))];
         oauth2.redirect = Url::parse("http://localhost/").unwrap();
     });
     let person = Person::who(ALICE);
@@ -358,7 +366,9 @@ async fn login_through_discovery_with_a_client_secret_and_localhost() {
 #[tokio::test]
 async fn wrong_client_secret_is_a_problem_of_the_configuration() {
     let mut world = World::new(|server| server.client_secret = Some(Secret::new("right"))).await;
-    world.change(|oauth2| oauth2.client_secret = Some(SecretSource::Literal(Secret::new("canary-wrong"))));
+    world.change(|oauth2| {
+        oauth2.proofs = vec![Proof::Secret(SecretSource::Literal(Secret::new("canary-wrong")))]
+    });
     let person = Person::who(ALICE);
     assert_eq!(world.auth(login_command(), &person).await, Exit::Config);
     assert!(person.all().contains("AADSTS7000215"), "{}", person.all());
@@ -1135,7 +1145,9 @@ async fn secrets_appear_in_no_output_log_debug_or_file() {
     let mut world =
         World::new(|server| server.client_secret = Some(Secret::new("canary-client-secret"))).await;
     world.change(|oauth2| {
-        oauth2.client_secret = Some(SecretSource::Literal(Secret::new("canary-client-secret")))
+        oauth2.proofs = vec![Proof::Secret(SecretSource::Literal(Secret::new(
+            "canary-client-secret",
+        )))]
     });
     let person = Person::who(ALICE);
     assert_eq!(world.auth(login_command(), &person).await, Exit::Done);

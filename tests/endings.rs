@@ -254,6 +254,7 @@ async fn sign_in(inside: &Inside) {
         refresh_began: None,
         identity: tidings::oauth::grants::Identity::default(),
         client_id: "app-1".into(),
+        unattended: false,
         standing: tidings::oauth::vault::Standing::Valid,
         trouble: None,
         claims: None,

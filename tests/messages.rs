@@ -315,10 +315,12 @@ impl House {
             transcript: None,
         };
         let settings = Settings {
-            advice: None,
             dir: dir.path().join("setup"),
             emitted: None,
+            advice: None,
             alive: None,
+            handed_in: tidings::config::handed::HandedIn::default(),
+            submission: None,
             accounts: BTreeMap::from([("office".to_owned(), account)]),
             defaults: Defaults {
                 account: None,

@@ -20,6 +20,7 @@ pub mod question;
 pub mod run;
 pub mod schema;
 pub mod send;
+pub mod sendmail;
 pub mod show;
 pub mod status;
 pub mod test;
@@ -85,6 +86,8 @@ pub enum Command {
     Send(send::Args),
     /// Walk the way of a mail step by step: what fails first, what it means, who can mend it and how
     Doctor(doctor::Args),
+    /// The sendmail command line: mails of scripts leave through the outbox
+    Sendmail(sendmail::Args),
     /// Sign in accounts, look after their grants
     Auth(auth::Args),
     /// What is watched and how, what waits, what needs a person
@@ -210,6 +213,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Preview(args) => preview::run(global, args).await,
         Command::Send(args) => send::run(global, args).await,
         Command::Doctor(args) => doctor::run(global, args).await,
+        Command::Sendmail(args) => sendmail::run(global, args).await,
         Command::Auth(args) => auth::run(global, args).await,
         Command::Status(args) => status::run(global, args).await,
         Command::Outbox(args) => outbox::run(global, args).await,

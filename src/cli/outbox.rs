@@ -99,13 +99,18 @@ async fn entries(store: &Store, list: List) -> Exit {
         tell("nothing there");
         return Exit::Done;
     }
+    print(&found);
+    Exit::Done
+}
+
+/// Entries as a table.
+pub fn print(found: &[Entry]) {
     let now = Timestamp::now();
     let rows: Vec<Vec<String>> = found.iter().map(|entry| row(entry, now)).collect();
     out(show::table(
         &["ID", "STATE", "SINCE", "RULE", "WHAT", "WHY"],
         &rows,
     ));
-    Exit::Done
 }
 
 fn row(entry: &Entry, now: Timestamp) -> Vec<String> {
@@ -214,7 +219,7 @@ async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> 
 }
 
 /// What a summary says, in the order and the words in which a person reads it.
-const SUMMARY: [(&str, &str); 16] = [
+const SUMMARY: [(&str, &str); 17] = [
     ("problem", "problem"),
     ("fault", "fault in"),
     ("about", "about"),
@@ -230,6 +235,7 @@ const SUMMARY: [(&str, &str); 16] = [
     ("size", "size"),
     ("template", "template"),
     ("account", "account"),
+    ("handed_in", "handed in"),
     ("message_id", "msg-id"),
 ];
 

@@ -3,6 +3,7 @@
 //!
 //! An answer that is no token never gets further than this: it becomes a [`Failure`].
 
+use crate::config::secret::Secret;
 use crate::oauth::refusal::{self, Failure, Refusal};
 use jiff::Timestamp;
 use oauth2::{HttpRequest, HttpResponse};
@@ -105,6 +106,24 @@ impl Http {
         })
     }
 
+    /// Asks this machine's platform, past any proxy. It may be spoken to without encryption at
+    /// addresses that no router passes on (RFC 3927).
+    pub async fn platform(&self, url: &Url, header: (&'static str, &Secret)) -> Result<Answered, Failure> {
+        let mut request = reqwest::Request::new(reqwest::Method::GET, url.clone());
+        let mut value = reqwest::header::HeaderValue::from_str(header.1.expose())
+            .map_err(|_| Failure::Setting(format!("the value for {} is no header", header.0)))?;
+        value.set_sensitive(true);
+        request
+            .headers_mut()
+            .insert(reqwest::header::HeaderName::from_static(header.0), value);
+        let link_local = matches!(url.host(), Some(Host::Ipv4(address)) if address.is_link_local());
+        if !(link_local && url.scheme() == "http") {
+            allowed(url).map_err(Failure::Setting)?;
+        }
+        self.carry(request, &self.loopback, &[header.1.expose().to_owned()])
+            .await
+    }
+
     /// Calls an address that is itself a secret, and takes any 2xx for a yes. What is told of a failure
     /// names the host and nothing else of the address.
     pub async fn ping(&self, url: &Url) -> Result<(), String> {
@@ -154,14 +173,23 @@ impl Http {
     }
 
     async fn exchange(&self, request: reqwest::Request, secrets: &[String]) -> Result<Answered, Failure> {
-        let url = request.url().clone();
-        let host = host(&url);
-        allowed(&url).map_err(Failure::Setting)?;
-        let client = if is_loopback(&url) {
+        allowed(request.url()).map_err(Failure::Setting)?;
+        let client = if is_loopback(request.url()) {
             &self.loopback
         } else {
             &self.outside
         };
+        self.carry(request, client, secrets).await
+    }
+
+    async fn carry(
+        &self,
+        request: reqwest::Request,
+        client: &reqwest::Client,
+        secrets: &[String],
+    ) -> Result<Answered, Failure> {
+        let url = request.url().clone();
+        let host = host(&url);
         let unreached = |error: &reqwest::Error| {
             let mut text = if error.is_timeout() && error.is_connect() {
                 format!("no connection within {} s", CONNECT.as_secs())
@@ -213,6 +241,7 @@ impl Http {
         }
         let now = date.unwrap_or_else(Timestamp::now);
         let mut refusal = Refusal::read(status, &body, retry_after.as_deref(), secrets, now);
+        refusal.date = date;
         if let Some(location) = location {
             refusal.symptom.text = format!(
                 "{} / it points to {}, and redirects are not followed here",

@@ -59,6 +59,8 @@ pub struct Refusal {
     pub claims: Option<String>,
     /// `trace_id correlation_id timestamp`, for the provider's support.
     pub trace: Option<String>,
+    /// The server's own clock, where it told.
+    pub date: Option<Timestamp>,
 }
 
 /// What to do about a failure.
@@ -142,6 +144,7 @@ impl Refusal {
             symptom,
             claims,
             trace,
+            date: None,
         }
     }
 }
@@ -272,7 +275,14 @@ pub fn secrets_of(form: &[u8]) -> Vec<String> {
         .filter(|(name, value)| {
             matches!(
                 name.as_ref(),
-                "refresh_token" | "code" | "client_secret" | "code_verifier" | "token" | "client_assertion"
+                "refresh_token"
+                    | "code"
+                    | "client_secret"
+                    | "code_verifier"
+                    | "token"
+                    | "client_assertion"
+                    | "assertion"
+                    | "device_code"
             ) && !value.is_empty()
         })
         .map(|(_, value)| value.into_owned())

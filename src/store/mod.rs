@@ -44,6 +44,7 @@
 //! | [`record`](Store::record) | events, the cases they open and close, seen files, baselines, marks | a key is taken once; the first id comes back, `fresh` is false |
 //! | [`record_removed`](Store::record_removed) | each file gone and its event, or neither | it is known |
 //! | [`admit`](Store::admit) | entries, verdicts, events that rules emit, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
+//! | [`take_in`](Store::take_in) | an event and its mail, dispatched | within a time: the entry there comes back, `fresh` is false |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
 //! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files, cases of [`Also`] | refused: the lease is over |

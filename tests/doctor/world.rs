@@ -186,6 +186,7 @@ defaults: {{ account: office, from: {ALICE} }}
                 ..Identity::default()
             },
             client_id: CLIENT.to_owned(),
+            unattended: false,
             standing: Standing::Valid,
             trouble: None,
             claims: None,

@@ -5,7 +5,7 @@ use super::finding::{Finding, Step};
 use crate::app::space::{self, Judgement};
 use crate::cli::{Exit, show};
 use crate::config::secret::SecretSource;
-use crate::config::settings::{Credential, Settings};
+use crate::config::settings::{Credential, Grant, KeyOf, Proof, Settings};
 use crate::entry::Reason;
 use crate::source::file::status::{MARKS, Mode, WatchStatus};
 use crate::store::{Store, StoreError};
@@ -45,15 +45,30 @@ fn private_places(settings: &Settings) -> Vec<(PathBuf, &'static str)> {
     ];
     let mut written_out = false;
     for account in settings.accounts.values() {
-        let secret = match &account.credential {
-            Credential::OAuth2(oauth2) => oauth2.client_secret.as_ref(),
-            Credential::Password { secret, .. } => Some(secret),
-            Credential::None => None,
-        };
-        match secret {
-            Some(SecretSource::File(path)) => places.push((path.clone(), "it is a secret")),
-            Some(SecretSource::Literal(_)) => written_out = true,
-            _ => {}
+        let mut secrets = Vec::new();
+        match &account.credential {
+            Credential::OAuth2(oauth2) => {
+                for proof in &oauth2.proofs {
+                    match proof {
+                        Proof::Secret(source) | Proof::Assertion(source) => secrets.push(source),
+                        Proof::Certificate(files) => places.push((files.key.clone(), "it is a key")),
+                    }
+                }
+                if let Grant::JwtBearer(KeyOf::ServiceAccount(key) | KeyOf::Client { key, .. }) =
+                    &oauth2.grant
+                {
+                    secrets.push(key);
+                }
+            }
+            Credential::Password { secret, .. } => secrets.push(secret),
+            Credential::None => {}
+        }
+        for secret in secrets {
+            match secret {
+                SecretSource::File(path) => places.push((path.clone(), "it is a secret")),
+                SecretSource::Literal(_) => written_out = true,
+                _ => {}
+            }
         }
     }
     if written_out {

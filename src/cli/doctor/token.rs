@@ -8,7 +8,7 @@ use crate::cli::Exit;
 use crate::cli::show;
 use crate::clock::Clock;
 use crate::config::known;
-use crate::config::settings::{Account, OAuth2, Transport};
+use crate::config::settings::{Account, OAuth2, Proof, Transport};
 use crate::oauth::claims::{self, Claims};
 use crate::oauth::grants::Client;
 use crate::oauth::http::Http;
@@ -112,7 +112,8 @@ fn ours(step: Step, local: Local, text: String, provider: Provider, values: &Val
 /// What can be seen in the settings alone.
 async fn settings(account: &Account, oauth2: &OAuth2, values: &Values) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some(source) = &oauth2.client_secret {
+    for proof in &oauth2.proofs {
+        let Proof::Secret(source) = proof else { continue };
         match source.read().await {
             Err(error) => findings.push(ours(
                 Step::Settings,
@@ -137,7 +138,8 @@ async fn settings(account: &Account, oauth2: &OAuth2, values: &Values) -> Vec<Fi
         .scopes
         .iter()
         .any(|scope| scope == "offline_access" || scope.ends_with("/.default"));
-    if oauth2.provider == Provider::Microsoft && !offline && !oauth2.scopes.is_empty() {
+    let attended = !oauth2.unattended();
+    if attended && oauth2.provider == Provider::Microsoft && !offline && !oauth2.scopes.is_empty() {
         findings.push(ours(
             Step::Settings,
             Local::NoRefreshToken,
