@@ -105,6 +105,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     counts_and_lanes_follow_every_move
     seen_files_are_kept_by_the_bytes_of_their_path
     a_file_we_took_away_is_gone_in_every_watch_above_it_but_not_in_a_newer_version
+    an_open_case_is_told_again_once_for_each_tag_and_a_closed_one_never
     a_case_is_opened_once_told_once_and_opened_again_after_it_closed
     an_event_opens_its_case_once_and_closes_it_once
     what_is_gathered_changes_with_its_admission_and_its_events_stay
@@ -1279,6 +1280,39 @@ async fn a_file_we_took_away_is_gone_in_every_watch_above_it_but_not_in_a_newer_
 }
 
 // ---- cases, grants, marks ----
+
+async fn an_open_case_is_told_again_once_for_each_tag_and_a_closed_one_never(place: Place) {
+    let store = place.open().await;
+    let case = |text: &str| NewCase {
+        key: "account:office".to_owned(),
+        kind: "account".to_owned(),
+        subject: "office".to_owned(),
+        reason: Reason::new(text),
+    };
+    let again = async |text: &str, tag: &str| store.tell_case(case(text), tag.to_owned()).await.unwrap();
+    assert!(!again("nothing is open", "1").await);
+    store.open_case(case("it ran out")).await.unwrap();
+    assert!(again("since a day", "1").await);
+    assert!(!again("since a day, said twice", "1").await);
+    assert!(again("since two days", "2").await);
+    let open = store.open_cases().await.unwrap();
+    assert_eq!((open.len(), open[0].reason.text.as_str()), (1, "since two days"));
+    let told = store.pending_events(9).await.unwrap();
+    let texts: Vec<_> = told
+        .iter()
+        .map(|event| event.happening.facts["trouble"]["text"].clone())
+        .collect();
+    assert_eq!(texts, ["it ran out", "since a day", "since two days"]);
+    assert!(
+        told.iter()
+            .all(|event| event.happening.facts["trouble"]["ended"].is_null() && !event.recovers)
+    );
+    store.close_case("account:office").await.unwrap();
+    assert!(!again("it is over", "4").await);
+    // A new case of the same key is told in its turn.
+    store.open_case(case("and again")).await.unwrap();
+    assert!(again("since a day, again", "1").await);
+}
 
 async fn a_case_is_opened_once_told_once_and_opened_again_after_it_closed(place: Place) {
     let store = place.open().await;
