@@ -77,6 +77,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_success_after_a_failure_recovers_and_only_the_first
     pending_events_come_in_order_until_they_are_admitted
     an_entry_key_is_admitted_once_and_the_event_is_dispatched
+    a_mail_that_is_handed_in_again_within_its_time_is_the_one_there
     verdicts_of_a_second_dispatch_replace_the_first
     claims_come_oldest_due_first_and_by_lane
     a_deferred_entry_is_not_claimed_before_it_is_due
@@ -385,6 +386,49 @@ async fn an_entry_key_is_admitted_once_and_the_event_is_dispatched(place: Place)
     assert_eq!(detail.verdicts, [verdict("one", "fired")]);
     assert_eq!(detail.entries.len(), 2);
     assert_eq!(detail.entries[0].state, State::Ready);
+}
+
+async fn a_mail_that_is_handed_in_again_within_its_time_is_the_one_there(place: Place) {
+    let start = time("2026-03-02T08:00:00Z");
+    let hour = Duration::from_secs(3600);
+    let spooled = || {
+        std::fs::read_dir(place.folder.path().join("state/spool"))
+            .unwrap()
+            .count()
+    };
+    let large = || NewEntry {
+        body: Body::Inline(vec![b'x'; INLINE_LIMIT + 1]),
+        ..mail("handed:a")
+    };
+    let event = || happened("handed:a", Kind::MailHandedIn, "root");
+    let mut fresh = Vec::new();
+    // At the start, within the hour of that, after it, and within the hour of the second one.
+    for minutes in [0, 59, 61, 119, 122] {
+        let store = place.open_at(start + Duration::from_secs(minutes * 60)).await;
+        let admitted = store.take_in(event(), large(), hour).await.unwrap();
+        fresh.push((admitted.fresh, admitted.id));
+        assert!(
+            store.pending_events(9).await.unwrap().is_empty(),
+            "no rule is asked"
+        );
+    }
+    let were: Vec<bool> = fresh.iter().map(|(fresh, _)| *fresh).collect();
+    assert_eq!(were, [true, false, true, false, true]);
+    assert_eq!((fresh[0].1, fresh[2].1), (fresh[1].1, fresh[3].1));
+    assert_eq!(spooled(), 3, "what came in vain is cleared away");
+    let store = place.open().await;
+    let entry = store.entry(fresh[2].1).await.unwrap().unwrap().entry;
+    let told = store.event(entry.event.unwrap()).await.unwrap().unwrap();
+    assert!(told.dispatched.is_some());
+    assert_eq!(told.event.happening.kind, Kind::MailHandedIn);
+    assert_eq!(told.entries.len(), 1);
+    // Another key that begins alike is another mail.
+    let other = store.take_in(
+        happened("handed:ab", Kind::MailHandedIn, "root"),
+        mail("handed:ab"),
+        hour,
+    );
+    assert!(other.await.unwrap().fresh);
 }
 
 async fn verdicts_of_a_second_dispatch_replace_the_first(place: Place) {
