@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, OAuth2, Settings};
 use crate::delivery::perform::account_case;
 use crate::entry::{Kind, Reason};
+use crate::http::answer;
 use crate::oauth::callback::{CallbackError, PATIENCE};
 use crate::oauth::keeper::{KeepError, Keeper, KeeperError};
 use crate::oauth::login::{self, LoginError, SignIn};
@@ -221,7 +222,7 @@ fn choose<'a>(
         None => {
             face.tell(&format!(
                 "there is no account `{}`; with OAuth2 there are: {}",
-                refusal::shown(name),
+                answer::shown(name),
                 names()
             ));
             Err(Exit::Usage)
@@ -300,7 +301,7 @@ pub async fn sign_in(
         .unwrap_or_default();
     face.tell(&format!(
         "Account `{account}` is signed in{signed_in}. Granted: {}. It is renewed by itself while `tidings run` runs.",
-        refusal::shown(&kept.scopes.join(" "))
+        answer::shown(&kept.scopes.join(" "))
     ));
     Exit::Done
 }

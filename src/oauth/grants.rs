@@ -7,8 +7,10 @@
 use crate::advice::Provider;
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::settings::OAuth2;
+use crate::http::answer::shown;
+use crate::http::way::{HttpError, host};
 use crate::oauth::endpoint::{Endpoints, Finder};
-use crate::oauth::http::{Http, HttpError, for_crate, host};
+use crate::oauth::http::{Http, for_crate};
 use crate::oauth::refusal::Failure;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -63,7 +65,7 @@ impl Identity {
             claims
                 .get(key)
                 .and_then(Value::as_str)
-                .map(crate::oauth::refusal::shown)
+                .map(shown)
                 .filter(|text| !text.is_empty())
         };
         Some(Identity {

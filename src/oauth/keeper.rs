@@ -18,9 +18,9 @@
 use crate::clock::Clock;
 use crate::config::settings::OAuth2;
 use crate::entry::Reason;
+use crate::http::way::HttpError;
 use crate::oauth::grants::{Client, Identity};
 use crate::oauth::holder::Holder;
-use crate::oauth::http::HttpError;
 use crate::oauth::plan::{self, Want, after, signed};
 use crate::oauth::record::{Put, Record};
 use crate::oauth::refusal::Failure;
