@@ -107,11 +107,21 @@ pub enum Local {
     MessageUnreadable,
     /// The folder of a file account cannot be written.
     FolderUnwritable,
+    /// A page came where the mail service should have answered.
+    HttpPage,
+    /// A yes that is not the one which means accepted.
+    NotAccepted,
+    /// The header names somebody the mail is not for, and the service reads recipients there.
+    HeaderRecipients,
+    /// Too big for one request, and uploads are switched off.
+    UploadsOff,
+    /// More recipients than the service takes.
+    TooManyRecipients,
 }
 
 impl Local {
     /// All of them.
-    pub const ALL: [Local; 17] = [
+    pub const ALL: [Local; 22] = [
         Local::DataTimeout,
         Local::DnsFailure,
         Local::ConnectFailed,
@@ -129,6 +139,11 @@ impl Local {
         Local::Protocol,
         Local::MessageUnreadable,
         Local::FolderUnwritable,
+        Local::HttpPage,
+        Local::NotAccepted,
+        Local::HeaderRecipients,
+        Local::UploadsOff,
+        Local::TooManyRecipients,
     ];
 
     /// The fragment that stands for it in the catalog.
@@ -151,6 +166,11 @@ impl Local {
             Local::Protocol => "local:protocol",
             Local::MessageUnreadable => "local:message-unreadable",
             Local::FolderUnwritable => "local:folder-unwritable",
+            Local::HttpPage => "local:http-page",
+            Local::NotAccepted => "local:sendmail-status-200",
+            Local::HeaderRecipients => "local:header-recipients",
+            Local::UploadsOff => "local:uploads-off",
+            Local::TooManyRecipients => "local:too-many-recipients",
         }
     }
 }

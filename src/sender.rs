@@ -10,13 +10,15 @@ pub mod pace;
 use crate::advice::{self, Advice, Class, Provider, Stage, Symptom};
 use crate::clock::Clock;
 use crate::config::secret::SecretError;
-use crate::config::settings::{Account, Credential, LoginAs, Settings, Transport};
+use crate::config::settings::{Account, Credential, GraphMailbox, LoginAs, Settings, Transport};
 use crate::entry::Reason;
 use crate::mail::Envelope;
 use crate::mail::address::Address;
 use crate::oauth::keeper::Keeper;
 use crate::oauth::token::{AccessToken, TokenError};
 use crate::sender::pace::Pacer;
+use crate::transport::gmail::Gmail;
+use crate::transport::graph::Graph;
 use crate::transport::smtp::Smtp;
 use crate::transport::stand_in::StandIn;
 use crate::transport::transcript::Transcript;
@@ -96,6 +98,8 @@ pub struct Sender {
 
 enum Submit {
     Smtp(Smtp),
+    Graph(Graph),
+    Gmail(Gmail),
     File(PathBuf),
     StandIn(Arc<StandIn>),
 }
@@ -165,6 +169,7 @@ pub fn lane(account: &Account, sender: &Address) -> String {
 fn mailbox(account: &Account, sender: &Address) -> String {
     match &account.transport {
         Transport::Smtp(smtp) if smtp.login_as == LoginAs::Sender => sender.to_string().to_lowercase(),
+        Transport::Graph(graph) if graph.mailbox == GraphMailbox::Sender => sender.to_string().to_lowercase(),
         _ => account.user.clone().unwrap_or_else(|| "-".to_owned()),
     }
 }
@@ -185,6 +190,12 @@ impl Sender {
                 Smtp::new(smtp, Limits::default(), account.pace.connections as usize)
                     .map_err(|error| failed(error.to_string()))?,
             ),
+            Transport::Graph(graph) => {
+                Submit::Graph(Graph::new(graph).map_err(|error| failed(error.to_string()))?)
+            }
+            Transport::Gmail(gmail) => {
+                Submit::Gmail(Gmail::new(gmail).map_err(|error| failed(error.to_string()))?)
+            }
             Transport::File { folder } => Submit::File(folder.clone()),
         };
         let transcript = match transcript.or(account.transcript.as_deref()) {
@@ -278,6 +289,8 @@ impl Sender {
     async fn submit(&self, login: &Login, parcel: &Parcel, gate: &dyn Gate) -> Report {
         match &self.submit {
             Submit::Smtp(smtp) => smtp.submit(login, parcel, gate, self.transcript.as_ref()).await,
+            Submit::Graph(graph) => graph.submit(login, parcel, gate, self.transcript.as_ref()).await,
+            Submit::Gmail(gmail) => gmail.submit(login, parcel, gate, self.transcript.as_ref()).await,
             Submit::File(folder) => file::submit(folder, parcel, gate).await,
             Submit::StandIn(stand_in) => stand_in.submit(&self.account.name, parcel, gate).await,
         }
@@ -451,7 +464,11 @@ fn refused(symptom: &Symptom, known: &Known) -> Outcome {
         symptom.stage,
         Some(Stage::Authorize | Stage::Token | Stage::Connect | Stage::Tls | Stage::SmtpAuth)
     );
+    let token_refused =
+        matches!(symptom.stage, Some(Stage::Graph | Stage::Gmail)) && symptom.http_status == Some(401);
     match advice.class {
+        // A token that is still refused after it was renewed is no matter of time, nor of this mail.
+        _ if token_refused => Outcome::Account(why),
         Class::Retry => Outcome::Later {
             reason: why,
             after: symptom.retry_after,

@@ -5,6 +5,7 @@
 //! understood, so that nobody complains about its consequences.
 
 pub mod account;
+mod api;
 mod calendar;
 mod life;
 mod sign_in;

@@ -4,6 +4,7 @@ pub mod address;
 pub mod attachment;
 pub mod header;
 pub mod message;
+pub mod parsed;
 pub mod reply;
 pub mod zip;
 

@@ -6,7 +6,7 @@ use crate::config::document::At;
 use crate::config::preset::Known;
 use crate::config::raw::{Secret as RawSecret, SecretFrom, settings as raw};
 use crate::config::secret::{Secret, SecretSource};
-use crate::config::settings::{Credential, OAuth2, SmtpSettings};
+use crate::config::settings::{Credential, OAuth2};
 use jiff::civil::Date;
 use std::path::PathBuf;
 use url::Url;
@@ -25,7 +25,7 @@ impl Checker<'_> {
         provider: Provider,
         user: Option<&str>,
         damaged: bool,
-        smtp: &SmtpSettings,
+        host: Option<&str>,
     ) -> Credential {
         match (raw.oauth2.take(), raw.password.take()) {
             (Some(oauth2), password) => {
@@ -68,7 +68,7 @@ impl Checker<'_> {
                 Credential::Password { user, secret }
             }
             (None, None) => {
-                if known.is_some_and(|known| known.host == smtp.host) && !damaged {
+                if known.is_some_and(|known| Some(known.host) == host) && !damaged {
                     self.complain(
                         at.key("provider")
                             .error("this provider takes no mail from somebody who does not sign in")
@@ -257,7 +257,7 @@ impl Checker<'_> {
     }
 
     /// An address tokens travel to: `https`, or `http` to this machine.
-    fn endpoint(&mut self, at: &At<'_>, text: &str) -> Option<Url> {
+    pub(super) fn endpoint(&mut self, at: &At<'_>, text: &str) -> Option<Url> {
         let Ok(url) = Url::parse(text) else {
             self.complain(
                 at.error(format!("`{text}` is not a web address"))
