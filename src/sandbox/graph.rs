@@ -215,16 +215,7 @@ async fn handle(State(server): State<Arc<Shared>>, request: Request) -> Response
     let Some(body) = read(body).await else {
         return error(413, "RequestEntityTooLarge", "The request is too large.");
     };
-    let segments: Vec<String> = path
-        .split('/')
-        .skip(1)
-        .map(|part| {
-            let text: String = url::form_urlencoded::parse(part.replace('+', "%2B").as_bytes())
-                .map(|(key, _)| key.into_owned())
-                .collect();
-            text
-        })
-        .collect();
+    let segments: Vec<String> = path.split('/').skip(1).map(plain).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     if let ["upload", session] = segments[..] {
         return piece(&server, &parts.method, session, &parts.headers, body);
@@ -308,6 +299,17 @@ impl Drop for Busy<'_> {
             *busy -= 1;
         }
     }
+}
+
+/// A part of a path without its percent signs.
+fn plain(part: &str) -> String {
+    let mut whole = part.to_owned();
+    for (character, coded) in [('+', "%2B"), ('=', "%3D"), ('&', "%26")] {
+        whole = whole.replace(character, coded);
+    }
+    url::form_urlencoded::parse(whole.as_bytes())
+        .map(|(text, _)| text.into_owned())
+        .collect()
 }
 
 async fn read(body: Body) -> Option<Vec<u8>> {

@@ -282,6 +282,10 @@ impl Web {
             body: Vec::new(),
             now,
         };
+        if answer.status == 202 {
+            // Taken; there is nothing more to hear.
+            return Ok(answer);
+        }
         // The status has decided; words that are slow, endless or cut off take nothing from it.
         let body = &mut answer.body;
         let _ = timeout(REST, async {
