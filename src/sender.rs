@@ -9,6 +9,7 @@ pub mod pace;
 
 use crate::advice::{self, Advice, Class, Provider, Stage, Symptom};
 use crate::clock::Clock;
+use crate::config::capability;
 use crate::config::secret::SecretError;
 use crate::config::settings::{Account, Credential, GraphMailbox, LoginAs, Settings, Transport};
 use crate::entry::Reason;
@@ -22,7 +23,7 @@ use crate::transport::graph::Graph;
 use crate::transport::smtp::Smtp;
 use crate::transport::stand_in::StandIn;
 use crate::transport::transcript::Transcript;
-use crate::transport::{Gate, Limits, Login, Parcel, RecipientVerdict, Report, Verdict, file};
+use crate::transport::{Found, Gate, Limits, Login, Parcel, RecipientVerdict, Report, Verdict, file};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -269,6 +270,39 @@ impl Sender {
             report = self.submit(&login.0, parcel, gate).await;
         }
         read(report, &parcel.envelope, &self.known(from))
+    }
+
+    /// Whether a mail from `from` that may have gone out did. Sends nothing.
+    pub async fn find(&self, message_id: &str, from: &Address) -> Found {
+        let can = capability::of(&self.account.transport);
+        if !can.searchable {
+            return Found::CannotTell(format!("nobody can be asked what was sent over {}", can.name));
+        }
+        let mut refused = None;
+        loop {
+            let (login, token) = match self.login(from, refused.as_ref()).await {
+                Ok(login) => login,
+                Err(Outcome::Later { reason, .. } | Outcome::Grant(reason) | Outcome::Account(reason)) => {
+                    return Found::Later(reason.text);
+                }
+                Err(_) => return Found::CannotTell("nobody could sign in".to_owned()),
+            };
+            let transcript = self.transcript.as_ref();
+            let found = match &self.submit {
+                Submit::Graph(graph) => graph.find(&login, message_id, transcript).await,
+                Submit::Gmail(gmail) => gmail.find(&login, message_id, transcript).await,
+                Submit::Smtp(_) | Submit::File(_) | Submit::StandIn(_) => {
+                    return Found::CannotTell("nobody can be asked here".to_owned());
+                }
+            };
+            match (found, token) {
+                (Found::Unauthorized, Some(token)) if refused.is_none() => refused = Some(token),
+                (Found::Unauthorized, _) => {
+                    return Found::CannotTell("the token is refused, also after it was renewed".to_owned());
+                }
+                (found, _) => return found,
+            }
+        }
     }
 
     /// What the steps of an advice leave open.

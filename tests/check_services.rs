@@ -86,3 +86,35 @@ fn more_than_four_connections_to_graph_are_a_warning() {
     let (code, said) = check(&format!("{GRAPH}{SIGN_IN}pace: {{ connections: 9 }}\n"));
     assert!(code == Some(0) && said.contains("4 requests at once"), "{said}");
 }
+
+#[test]
+fn an_account_that_cannot_be_asked_is_named_where_verify_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = "accounts:\n  relay: { smtp: { host: 127.0.0.1, tls: none }, user: a@contoso.com }\noutbox: { on_unknown: [verify, resend] }\n";
+    std::fs::write(folder.path().join("tidings.yaml"), yaml).unwrap();
+    let run = || {
+        let output = Command::new(cargo_bin("tidings"))
+            .arg("-C")
+            .arg(folder.path())
+            .arg("check")
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            format!("{}{}", text(&output.stdout), text(&output.stderr)),
+        )
+    };
+    let (code, said) = run();
+    assert!(
+        code == Some(0)
+            && said.contains("what account `relay` sent (smtp): its unknown mails are sent again"),
+        "{said}"
+    );
+    let both = yaml.replace("[verify, resend]", "[hold, resend]");
+    std::fs::write(folder.path().join("tidings.yaml"), both).unwrap();
+    let (code, said) = run();
+    assert!(
+        code == Some(78) && said.contains("more than one thing at once"),
+        "{said}"
+    );
+}

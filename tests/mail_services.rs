@@ -381,6 +381,86 @@ async fn four_requests_at_once_go_to_a_mailbox_and_a_token_that_ends_is_renewed(
     office.end();
 }
 
+// ---- was it sent? ----
+
+/// A mail whose answer was lost comes to this state.
+async fn lost_and(office: &Office, policy: &str, state: &str) -> serde_json::Value {
+    office.settings(|settings| settings.replace("outbox: {", &format!("outbox: {{ on_unknown: {policy},")));
+    let _daemon = office.site.started().await;
+    office.drop("own/1.txt");
+    office
+        .site
+        .until("the mail is settled for good", || {
+            let entries = office.entries();
+            entries.len() == 1 && entries[0]["attempts"] == 2 && entries[0]["state"] == state
+        })
+        .await;
+    serde_json::from_str(&office.ok(&["outbox", "show", &office.entries()[0]["id"].to_string(), "--json"]))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_is_found_among_the_sent_ones_is_not_sent_again() {
+    let (office, graph) = over_graph("").await;
+    graph.fault(graph::Step::SendMail, Fault::DoneAndCut);
+    // It is asked again when it cannot say, and the token is renewed when it has ended.
+    let shown = lost_and(&office, "verify", "accepted").await;
+    assert_eq!(graph.sent().len(), 1);
+    assert!(shown.to_string().contains("it had been sent"), "{shown}");
+    office.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_is_not_among_the_sent_ones_is_sent_again() {
+    let (office, graph) = over_graph("").await;
+    graph.fault(graph::Step::SendMail, Fault::Cut);
+    lost_and(&office, "[verify, hold]", "accepted").await;
+    assert_eq!(
+        (graph.sent().len(), graph.asked().len()),
+        (1, 3),
+        "sent, looked for, sent"
+    );
+    office.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_token_may_not_look_the_second_word_holds_and_says_so() {
+    let (office, graph) = over_graph("    graph: { uploads: false }\n").await;
+    graph.fault(graph::Step::SendMail, Fault::DoneAndCut);
+    let shown = lost_and(&office, "[verify, hold]", "unknown").await.to_string();
+    assert!(
+        shown.contains("nobody can tell") && shown.contains("ErrorAccessDenied"),
+        "{shown}"
+    );
+    assert_eq!(graph.sent().len(), 1);
+    office.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_nobody_can_look_for_goes_again_where_that_is_wanted_and_says_so() {
+    let (office, gmail) = over_gmail(GMAIL_SEND).await;
+    gmail.fault(gmail::Step::Send, Fault::DoneAndCut);
+    let shown = lost_and(&office, "[verify, resend]", "accepted")
+        .await
+        .to_string();
+    assert!(
+        shown.contains("sent again although it may have gone out before"),
+        "{shown}"
+    );
+    let sent = gmail.sent();
+    assert!(sent.len() == 2 && sent[0].bytes == sent[1].bytes);
+    office.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gmail_is_asked_where_the_token_may_read() {
+    let (office, gmail) = over_gmail("\"https://mail.google.com/\"").await;
+    gmail.fault(gmail::Step::Send, Fault::DoneAndCut);
+    lost_and(&office, "[verify, resend]", "accepted").await;
+    assert_eq!(gmail.sent().len(), 1);
+    office.end();
+}
+
 // ---- Gmail ----
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use crate::config::document::{At, Document};
 use crate::config::raw::settings as raw;
 use crate::config::settings::{Defaults, Limits, Outbox, Recipients, Settings, Then};
 use crate::config::shape::{self, Sound};
-use crate::config::{quantity, schema};
+use crate::config::{capability, quantity, schema};
 use crate::entry::OnUnknown;
 use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
@@ -124,6 +124,24 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         &accounts,
         &mut unsure,
     );
+    if outbox.on_unknown.verifies() {
+        let deaf = accounts
+            .values()
+            .map(|account| (account, capability::of(&account.transport)));
+        for (account, can) in deaf.filter(|(_, can)| !can.searchable && !can.idempotent) {
+            checker.complain(
+                at.key("outbox")
+                    .key("on_unknown")
+                    .warning(format!(
+                        "nobody can be asked what account `{}` sent ({}): its unknown mails are {}",
+                        account.name,
+                        can.name,
+                        capability::otherwise(outbox.on_unknown)
+                    ))
+                    .hint("only `transport: graph` and `gmail` can be asked; the second word of [verify, hold] says what else"),
+            );
+        }
+    }
     let state = outbox
         .store
         .parent()
@@ -393,8 +411,19 @@ impl Checker<'_> {
                     .hint("make `give_up` longer than `longest`"),
             );
         }
-        if let Some(raw::OnUnknown::Hold) = raw.on_unknown {
-            outbox.on_unknown = OnUnknown::Hold;
+        if let Some(crate::config::raw::Many(words)) = &raw.on_unknown {
+            use raw::OnUnknown::{Hold, Resend, Verify};
+            match words.as_slice() {
+                [Resend] => outbox.on_unknown = OnUnknown::Resend,
+                [Hold] => outbox.on_unknown = OnUnknown::Hold,
+                [Verify, Resend] => outbox.on_unknown = OnUnknown::VerifyOrResend,
+                [Verify] | [Verify, Hold] => outbox.on_unknown = OnUnknown::VerifyOrHold,
+                _ => self.complain(
+                    at.key("on_unknown")
+                        .error("this says more than one thing at once")
+                        .hint("resend, hold, [verify, resend] or [verify, hold]"),
+                ),
+            }
         }
         outbox.keep = self.some_time(&at.key("keep"), text(&raw.keep).as_deref(), outbox.keep);
         outbox

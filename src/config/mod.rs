@@ -19,6 +19,7 @@
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
 pub mod calendar;
+pub mod capability;
 pub mod check;
 pub mod diagnostic;
 pub mod document;

@@ -2,7 +2,7 @@
 
 use crate::action::Mail;
 use crate::backoff;
-use crate::entry::{Entry, EntryId, OnUnknown, Reason, Settlement};
+use crate::entry::{Entry, EntryId, Reason, Settlement};
 use crate::mail::Envelope;
 use crate::sender::Outcome;
 use jiff::{SignedDuration, Timestamp};
@@ -118,9 +118,7 @@ pub fn settle(
             let mut verdict = ended(Settlement::Lose(reason.clone()), None);
             match again.settlement {
                 // A server that never answers must not get a copy a minute for days.
-                Settlement::Defer(until, _) if entry.on_unknown == OnUnknown::Resend => {
-                    verdict.resend = Some(until)
-                }
+                Settlement::Defer(until, _) if entry.on_unknown.comes_back() => verdict.resend = Some(until),
                 _ => verdict.trouble = Some(Trouble::Mail(reason)),
             }
             verdict
@@ -223,7 +221,7 @@ fn refused_reason(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Kind, State};
+    use crate::entry::{Kind, OnUnknown, State};
     use crate::mail::address::Address;
 
     fn at(hours: i64) -> Timestamp {

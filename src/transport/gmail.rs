@@ -14,6 +14,7 @@ use super::web::source::Source;
 use super::web::{Answer, Lost, Method, Request, Web, at};
 use super::{Found, Gate, Login, Parcel, Report, Verdict};
 use crate::advice::{Local, Stage};
+use crate::config::capability::{GMAIL_LONGEST as LONGEST, GMAIL_RECIPIENTS as RECIPIENTS};
 use crate::config::secret::Secret;
 use crate::config::settings::GmailSettings;
 use crate::http::way::HttpError;
@@ -26,10 +27,6 @@ use url::Url;
 
 /// Longest message given to one request, bytes.
 const WHOLE: u64 = 3 * 1024 * 1024;
-/// Longest message there may be (the API's own limit).
-pub const LONGEST: u64 = 36_700_160;
-/// Most recipients of one message.
-pub const RECIPIENTS: usize = 100;
 /// Bytes of one piece: a multiple of 256 KiB.
 const PIECE: u64 = 16 * 256 * 1024;
 /// How often one piece is tried again.

@@ -313,8 +313,9 @@ pub struct Outbox {
     pub store: Option<String>,
     /// How often a mail is tried.
     pub retry: Option<Retry>,
-    /// What to do with a mail of which nobody can say whether it was sent. Default: resend.
-    pub on_unknown: Option<OnUnknown>,
+    /// What to do with a mail of which nobody can say whether it was sent. Default: resend. With verify, a list says
+    /// what to do where nobody can look: [verify, resend] or [verify, hold]; verify alone is [verify, hold].
+    pub on_unknown: Option<Many<OnUnknown>>,
     /// How long what is done is kept. Default: 30d.
     pub keep: Option<Time>,
 }
@@ -339,6 +340,8 @@ pub enum OnUnknown {
     Resend,
     /// Wait for a person.
     Hold,
+    /// Ask the mail service whether it was sent.
+    Verify,
 }
 
 /// The fuse: a map, or `none`.

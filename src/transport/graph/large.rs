@@ -13,6 +13,7 @@
 
 use super::{Attempt, WHOLE, coded, sent};
 use crate::advice::{Local, Stage};
+use crate::config::capability::GRAPH_ATTACHMENT as BIGGEST;
 use crate::mail::parsed::{self, Apart, Attached};
 use crate::transport::Verdict;
 use crate::transport::web::refusal::{lost, ours, unreadable, verdict};
@@ -27,8 +28,6 @@ use url::Url;
 
 /// From here on an attachment needs an upload session.
 const SESSION: u64 = 3 * 1024 * 1024;
-/// The biggest attachment there may be.
-const BIGGEST: u64 = 150 * 1024 * 1024;
 /// Bytes of one piece: a multiple of 320 KiB below 4 MB.
 const PIECE: u64 = 12 * 320 * 1024;
 /// How often one piece is tried again.
