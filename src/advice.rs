@@ -1,6 +1,6 @@
 //! Advice: from what a server said to what a person can do about it.
 //!
-//! The catalog is data (`src/advice/catalog.yaml`, compiled in). This module knows no
+//! The catalog is data (`src/advice/catalog.yaml`, compiled in; a setup may have its own, [`catalog`]). This module knows no
 //! transport and no grant: it is given a [`Symptom`] and returns the entry that fits it best
 //! ([`advise`]), and from both what is to be done by itself ([`disposition`]). Pure.
 //!
@@ -8,9 +8,12 @@
 //! does not know gets honest words and a class from its first digit, and the server's own words
 //! always stay beside the advice.
 
+pub mod catalog;
+pub mod values;
+
+use crate::advice::values::Values;
 use crate::entry::Reason;
 use serde::Deserialize;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Whose servers an account uses.
@@ -107,6 +110,28 @@ pub enum Local {
     MessageUnreadable,
     /// The folder of a file account cannot be written.
     FolderUnwritable,
+    /// A web page where the sign-in server should have answered.
+    WebPage,
+    /// The sign-in server was not reached.
+    SignInUnreached,
+    /// The token is made for another service.
+    Audience,
+    /// The client secret looks like the number of a secret.
+    SecretId,
+    /// A secret cannot be read.
+    SecretUnreadable,
+    /// The own mailbox opens, a shared one does not.
+    SharedMailbox,
+    /// The own mailbox cannot be opened though the sign-in is taken.
+    NoLicence,
+    /// No refresh token came, or none is asked for.
+    NoRefreshToken,
+    /// Not all that is needed was granted.
+    ScopeNotGranted,
+    /// Somebody else has signed in.
+    AccountMismatch,
+    /// The clocks differ.
+    ClockSkew,
     /// A page came where the mail service should have answered.
     HttpPage,
     /// A yes that is not the one which means accepted.
@@ -121,7 +146,7 @@ pub enum Local {
 
 impl Local {
     /// All of them.
-    pub const ALL: [Local; 22] = [
+    pub const ALL: [Local; 33] = [
         Local::DataTimeout,
         Local::DnsFailure,
         Local::ConnectFailed,
@@ -139,6 +164,17 @@ impl Local {
         Local::Protocol,
         Local::MessageUnreadable,
         Local::FolderUnwritable,
+        Local::WebPage,
+        Local::SignInUnreached,
+        Local::Audience,
+        Local::SecretId,
+        Local::SecretUnreadable,
+        Local::SharedMailbox,
+        Local::NoLicence,
+        Local::NoRefreshToken,
+        Local::ScopeNotGranted,
+        Local::AccountMismatch,
+        Local::ClockSkew,
         Local::HttpPage,
         Local::NotAccepted,
         Local::HeaderRecipients,
@@ -166,6 +202,17 @@ impl Local {
             Local::Protocol => "local:protocol",
             Local::MessageUnreadable => "local:message-unreadable",
             Local::FolderUnwritable => "local:folder-unwritable",
+            Local::WebPage => "local:web-page",
+            Local::SignInUnreached => "local:sign-in-unreached",
+            Local::Audience => "local:audience",
+            Local::SecretId => "local:secret-id",
+            Local::SecretUnreadable => "local:secret-unreadable",
+            Local::SharedMailbox => "local:shared-mailbox",
+            Local::NoLicence => "local:no-licence",
+            Local::NoRefreshToken => "local:no-refresh-token",
+            Local::ScopeNotGranted => "local:scope-not-granted",
+            Local::AccountMismatch => "local:account-mismatch",
+            Local::ClockSkew => "local:clock-skew",
             Local::HttpPage => "local:http-page",
             Local::NotAccepted => "local:sendmail-status-200",
             Local::HeaderRecipients => "local:header-recipients",
@@ -219,13 +266,18 @@ impl Class {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
     /// The catalog's entry, or `unknown`.
-    pub id: &'static str,
+    pub id: String,
     /// What kind of remedy.
     pub class: Class,
     /// One sentence.
     pub meaning: String,
-    /// Steps for a person, in order; words in angle brackets are placeholders.
+    /// Steps for a person, in order, with the account's own values; words in angle brackets that are left
+    /// stand for what only the reader knows.
     pub steps: Vec<String>,
+    /// Who can mend it.
+    pub who: Option<String>,
+    /// How long a change takes to bite.
+    pub takes: Option<String>,
     /// Whether the catalog knows it. If not, the class follows from the first digit alone.
     pub known: bool,
 }
@@ -238,6 +290,8 @@ impl Advice {
             reply: Some(symptom.text.clone()).filter(|text| !text.is_empty()),
             advice: self.known.then(|| self.id.to_owned()),
             steps: self.steps.clone(),
+            who: self.who.clone(),
+            takes: self.takes.clone(),
         }
     }
 }
@@ -288,206 +342,17 @@ pub fn renewing_may_help(symptom: &Symptom) -> bool {
 }
 
 /// The best the catalog has for `symptom` at `provider`; honest words where it has nothing.
-///
-/// Ranked: matched by AADSTS number; the account's provider before generic; more keys matched; order
-/// of the file.
+/// Placeholders stay as they are: see [`advise_with`].
 pub fn advise(symptom: &Symptom, provider: Provider) -> Advice {
-    let seen = Seen::of(symptom);
-    CATALOG
-        .iter()
-        .filter_map(|item| item.fit(&seen, provider).map(|rank| (rank, item)))
-        .reduce(|best, next| if next.0 > best.0 { next } else { best })
-        .map_or_else(|| unknown(symptom), |(_, item)| item.advice())
+    advise_with(symptom, provider, &Values::default())
 }
 
-static CATALOG: LazyLock<Vec<Item>> = LazyLock::new(|| {
-    // It cannot fail at a user's: a test reads the same text, and an unknown key is an error in it.
-    read_catalog().unwrap_or_default()
-});
-
-fn read_catalog() -> Result<Vec<Item>, serde_saphyr::Error> {
-    serde_saphyr::from_str(include_str!("advice/catalog.yaml"))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Item {
-    id: String,
-    provider: Provider,
-    stage: Stage,
-    #[serde(rename = "match")]
-    keys: Keys,
-    meaning: String,
-    class: Class,
-    advice: Vec<String>,
-    /// Where it was found; for whoever doubts an entry.
-    #[allow(dead_code, reason = "kept for readers of the catalog, not shown")]
-    source: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[derive(Default)]
-struct Keys {
-    smtp_code: Option<u16>,
-    enhanced: Option<String>,
-    aadsts: Option<u32>,
-    oauth_error: Option<String>,
-    oauth_suberror: Option<String>,
-    http_status: Option<u16>,
-    graph_code: Option<String>,
-    text_contains: Vec<String>,
-}
-
-/// A symptom, made ready to be compared.
-struct Seen<'a> {
-    symptom: &'a Symptom,
-    code: Option<u16>,
-    aadsts: Option<u32>,
-    /// Lower case, one line, without repeated enhanced codes.
-    text: String,
-    /// A server spoke: a `local:` in the text is then its word, not ours.
-    from_server: bool,
-}
-
-impl<'a> Seen<'a> {
-    fn of(symptom: &'a Symptom) -> Seen<'a> {
-        // 552 to RCPT without more means "too many recipients", as 452 does (RFC 5321 4.5.3.1.10).
-        let too_many =
-            symptom.stage == Some(Stage::SmtpRcpt) && symptom.code == Some(552) && symptom.enhanced.is_none();
-        let mut text = symptom.text.to_lowercase();
-        if let Some(enhanced) = &symptom.enhanced {
-            text = text
-                .replacen(" / ", " ", usize::MAX)
-                .replace(&format!(" {enhanced} "), " ");
-        } else {
-            text = text.replace(" / ", " ");
-        }
-        Seen {
-            symptom,
-            code: if too_many { Some(452) } else { symptom.code },
-            aadsts: symptom.aadsts.or_else(|| aadsts_in(&symptom.text)),
-            text: text.split_whitespace().collect::<Vec<_>>().join(" "),
-            from_server: symptom.code.is_some()
-                || symptom.http_status.is_some()
-                || symptom.oauth_error.is_some(),
-        }
+/// The same with the account's own values filled in.
+pub fn advise_with(symptom: &Symptom, provider: Provider, values: &Values) -> Advice {
+    match catalog::current().find(symptom, provider) {
+        Some(item) => item.advice(values),
+        None => unknown(symptom),
     }
-
-    fn contains(&self, fragment: &str) -> bool {
-        if fragment.starts_with("local:") {
-            return self
-                .symptom
-                .local
-                .is_some_and(|local| local.fragment() == fragment)
-                || (!self.from_server && self.text.contains(fragment));
-        }
-        self.text.contains(&fragment.to_lowercase())
-    }
-}
-
-/// Greater fits better.
-type Rank = (bool, bool, usize);
-
-impl Item {
-    fn fit(&self, seen: &Seen<'_>, provider: Provider) -> Option<Rank> {
-        let symptom = seen.symptom;
-        let keys = &self.keys;
-        let mut matched = 0;
-        let mut all = true;
-        let mut check = |given: bool, fits: bool| {
-            if given {
-                matched += 1;
-                all &= fits;
-            }
-        };
-        check(keys.smtp_code.is_some(), keys.smtp_code == seen.code);
-        check(keys.aadsts.is_some(), keys.aadsts == seen.aadsts);
-        check(
-            keys.http_status.is_some(),
-            keys.http_status == symptom.http_status,
-        );
-        check(
-            keys.oauth_error.is_some(),
-            keys.oauth_error == symptom.oauth_error,
-        );
-        check(
-            keys.oauth_suberror.is_some(),
-            keys.oauth_suberror == symptom.oauth_suberror,
-        );
-        check(keys.graph_code.is_some(), keys.graph_code == symptom.graph_code);
-        if let Some(wanted) = &keys.enhanced {
-            check(
-                true,
-                symptom
-                    .enhanced
-                    .as_deref()
-                    .is_some_and(|seen| enhanced_fits(wanted, seen)),
-            );
-        }
-        if !keys.text_contains.is_empty() {
-            check(
-                true,
-                keys.text_contains.iter().any(|fragment| seen.contains(fragment)),
-            );
-        }
-        if !all || matched == 0 {
-            return None;
-        }
-        let by_aadsts = keys.aadsts.is_some();
-        let own = self.provider == provider;
-        if !(own || by_aadsts || self.provider == Provider::Generic) {
-            return None;
-        }
-        if matched == 1 && keys.http_status.is_some() && symptom.stage != Some(self.stage) {
-            return None;
-        }
-        may_follow(self.class, symptom.stage).then_some((by_aadsts, own, matched))
-    }
-
-    fn advice(&'static self) -> Advice {
-        Advice {
-            id: &self.id,
-            class: self.class,
-            meaning: self.meaning.clone(),
-            steps: self.advice.clone(),
-            known: true,
-        }
-    }
-}
-
-/// Whether a refusal at `stage` can be about what `class` blames. A server that turns away the
-/// connection or the sign-in with 550 or 554 says nothing about recipient or message: to fail the
-/// mail for it would be to lose it.
-fn may_follow(class: Class, stage: Option<Stage>) -> bool {
-    use Stage::*;
-    match class {
-        Class::RejectRecipient => !matches!(
-            stage,
-            Some(Authorize | Token | Connect | Tls | SmtpAuth | SmtpMail)
-        ),
-        Class::RejectMessage => !matches!(stage, Some(Authorize | Token | Connect | Tls | SmtpAuth)),
-        _ => true,
-    }
-}
-
-/// `wanted` is `x.y.z`, or `x.y.a-b` for a range in the last number.
-fn enhanced_fits(wanted: &str, seen: &str) -> bool {
-    let range = || {
-        let (prefix, numbers) = wanted.rsplit_once('.')?;
-        let (first, last) = numbers.split_once('-')?;
-        let (seen_prefix, seen_last) = seen.rsplit_once('.')?;
-        let bounds = first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?;
-        Some(prefix == seen_prefix && bounds.contains(&seen_last.parse().ok()?))
-    };
-    wanted == seen || range().unwrap_or(false)
-}
-
-/// The number in the first `AADSTSnnn` of a text.
-fn aadsts_in(text: &str) -> Option<u32> {
-    let (_, rest) = text.split_once("AADSTS")?;
-    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
 }
 
 /// Honest words for what the catalog does not know.
@@ -520,11 +385,24 @@ fn unknown(symptom: &Symptom) -> Advice {
             "Read the server's own words; they say more than we know.",
         )
     };
+    let place = match stage {
+        Some(Authorize | Token) => {
+            "Where to look: the provider's own sign-in log (Entra ID: Sign-in logs; Google: Admin console, Reporting), by the numbers in the reply."
+        }
+        Some(Graph | Gmail) => {
+            "Where to look: the provider's description of its answers, under the code in the reply."
+        }
+        _ => {
+            "Where to look: a record of the whole session (`transcript:` of the account, or `tidings send --transcript FILE`), and the mail server's own log."
+        }
+    };
     Advice {
-        id: "unknown",
+        id: "unknown".to_owned(),
         class,
         meaning: meaning.to_owned(),
-        steps: vec![step.to_owned()],
+        steps: vec![step.to_owned(), place.to_owned()],
+        who: None,
+        takes: None,
         known: false,
     }
 }

@@ -17,6 +17,7 @@ mod space;
 
 use crate::action::run::Commands;
 use crate::action::work;
+use crate::advice::catalog;
 use crate::app::notify::{Stop, Supervisor};
 use crate::app::reload::{Live, first_look};
 use crate::clock::Clock;
@@ -152,6 +153,7 @@ impl App {
         for warning in &warnings {
             tracing::warn!(problem = %warning.message, file = %warning.file.display(), "setup");
         }
+        catalog::adopt(settings.advice.clone());
         let clock = Clock::system();
         let store = Store::open(&settings.outbox.store, clock.clone()).await?;
         let lock = Lock::acquire(&settings.state, options.what)?;

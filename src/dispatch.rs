@@ -26,21 +26,23 @@
 //! | `pause`, `go_on` | rules that are paused, and what they kept when they go on |
 
 mod ask;
+mod asked;
 mod compose;
 mod desk;
 mod due;
 mod emit;
 mod gathering;
 mod go_on;
+mod known;
 mod ladder;
 pub mod pause;
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;
-use crate::dispatch::ask::{Made, Unready};
+use crate::dispatch::asked::{Made, Unready};
 use crate::dispatch::desk::Desk;
 use crate::dispatch::due::Fallen;
-use crate::dispatch::ladder::Known;
+use crate::dispatch::known::Known;
 use crate::dispatch::pause::Board;
 use crate::event::{self, Event, EventId};
 use crate::mail::header::one_line;
@@ -203,7 +205,7 @@ impl Dispatcher {
                 return Ok(count);
             }
             // What depends on how a case stands is asked alone, after all that came before it.
-            if let Some(first) = events.iter().position(|event| ladder::concerns(&plan, event)) {
+            if let Some(first) = events.iter().position(|event| known::concerns(&plan, event)) {
                 events.truncate(first.max(1));
             }
             let mut desk = self.desk(&mut memory, &plan).await?;

@@ -217,9 +217,28 @@ pub struct Reason {
     /// Steps to mend it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
+    /// Who can mend it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// How long a change takes to bite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes: Option<String>,
 }
 
 impl Reason {
+    /// All there is to read about the cure, as sentences: the steps, how long they take to bite, and who can
+    /// do them.
+    pub fn cure(&self) -> Vec<String> {
+        let mut lines = self.steps.clone();
+        lines.extend(
+            self.takes
+                .as_ref()
+                .map(|takes| format!("It takes time to bite: {takes}.")),
+        );
+        lines.extend(self.who.as_ref().map(|who| format!("Who can do it: {who}.")));
+        lines
+    }
+
     /// A reason of one sentence.
     pub fn new(text: impl Into<String>) -> Reason {
         Reason {

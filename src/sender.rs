@@ -7,9 +7,11 @@
 
 pub mod pace;
 
+use crate::advice::values::Values;
 use crate::advice::{self, Advice, Class, Provider, Stage, Symptom};
 use crate::clock::Clock;
 use crate::config::capability;
+use crate::config::known;
 use crate::config::secret::SecretError;
 use crate::config::settings::{Account, Credential, GraphMailbox, LoginAs, Settings, Transport};
 use crate::entry::Reason;
@@ -307,16 +309,10 @@ impl Sender {
 
     /// What the steps of an advice leave open.
     fn known(&self, from: &Address) -> Known {
-        let user = self.account.user.clone().unwrap_or_else(|| from.to_string());
+        let mailbox = mailbox(&self.account, from);
         Known {
             provider: self.account.provider,
-            names: [
-                ("<account>", self.account.name.clone()),
-                ("<from address>", from.to_string()),
-                ("<from>", from.to_string()),
-                ("<login>", user),
-                ("<mailbox>", mailbox(&self.account, from)),
-            ],
+            values: known::of_account(&self.account, &mailbox, &from.to_string()),
         }
     }
 
@@ -394,21 +390,15 @@ fn is_passing(advice: &Advice) -> bool {
     matches!(advice.class, Class::Retry | Class::Throttle)
 }
 
-/// Whose servers they are, and the names that stand for the placeholders of the catalog's steps.
+/// Whose servers they are, and what stands for the placeholders of the catalog's steps.
 struct Known {
     provider: Provider,
-    names: [(&'static str, String); 5],
+    values: Values,
 }
 
 impl Known {
     fn advise(&self, symptom: &Symptom) -> Advice {
-        let mut advice = advice::advise(symptom, self.provider);
-        for step in &mut advice.steps {
-            for (placeholder, name) in &self.names {
-                *step = step.replace(placeholder, name);
-            }
-        }
-        advice
+        advice::advise_with(symptom, self.provider, &self.values)
     }
 }
 

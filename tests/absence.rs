@@ -20,7 +20,7 @@ use tidings::rule::load;
 use tidings::source::absence::AbsenceSource;
 use tidings::source::file::FileSource;
 use tidings::source::job::{self, JobReport};
-use tidings::source::running::{self, Mark, Process};
+use tidings::source::running::{Mark, Process};
 use tidings::store::{Batch, EventFilter, Store};
 
 /// A setup whose program runs once whenever it is told to, at a time of its own.
@@ -402,7 +402,7 @@ async fn a_job_of_exec_that_runs_long_is_told_and_over_when_its_mark_is_gone() {
         command: "./close".to_owned(),
         process: Process::own(),
     };
-    let key = running::mark_of("job:exec:billing-close:2026-03-02T06:00:00Z:17").unwrap();
+    let key = job::mark_of("job:exec:billing-close:2026-03-02T06:00:00Z:17").unwrap();
     let store = desk.store("2026-03-02T06:00:00Z").await;
     let value = serde_json::to_value(mark).unwrap();
     store.set_marks(vec![(key, value)]).await.unwrap();
@@ -410,7 +410,7 @@ async fn a_job_of_exec_that_runs_long_is_told_and_over_when_its_mark_is_gone() {
     let opened = desk.look_for("2026-03-02T07:00:00Z").await;
     assert_eq!(opened[0].happening.facts["job"]["running_for"], 3600);
     assert!(desk.look("2026-03-02T07:10:00Z").await.is_empty());
-    store.delete_marks(running::MARKS).await.unwrap();
+    store.delete_marks(job::MARKS).await.unwrap();
     assert_eq!(desk.look("2026-03-02T07:20:00Z").await, ["closes job_runs_long"]);
 }
 

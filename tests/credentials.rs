@@ -182,6 +182,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     Settings {
         emitted: None,
         alive: None,
+        advice: None,
         dir: folder.to_owned(),
         ground: tidings::ground::Ground::default(),
         accounts: [

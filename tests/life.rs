@@ -868,7 +868,7 @@ async fn the_log_of_the_store_shrinks_again_when_a_long_reader_is_done() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     println!("{} MB under readers that overlap", size());
-    assert!(size() <= 250, "{} MB", size());
+    assert!(size() <= 128, "{} MB", size());
 }
 
 // ---- soak ----

@@ -508,6 +508,10 @@ async fn what_gmail_rations_is_waited_for_and_a_missing_scope_is_named() {
     let daemon = office.site.started().await;
     office.drop("own/1.txt");
     within(gmail.received(1)).await;
+    office
+        .site
+        .until("it is written down", || office.entries()[0]["state"] == "accepted")
+        .await;
     drop(daemon);
     gmail.fault(
         gmail::Step::Send,

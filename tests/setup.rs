@@ -357,3 +357,21 @@ rules:
     assert_eq!(problems, []);
     assert_eq!(read.raw, tree);
 }
+
+#[test]
+fn each_cloud_has_servers_and_scopes_of_its_own_and_single_keys_override_them() {
+    let cloud = |words: &str| account(&SETTINGS.replace("provider: microsoft365", words));
+    let high = cloud("provider: microsoft365\n    cloud: gcc_high");
+    assert_eq!(smtp(&high).host, "smtp.office365.us");
+    let signs_in = oauth2(&high);
+    assert_eq!(signs_in.scopes[0], "https://outlook.office365.us/SMTP.Send");
+    assert_eq!(
+        signs_in.token_url.as_ref().unwrap().as_str(),
+        "https://login.microsoftonline.us/contoso.onmicrosoft.com/oauth2/v2.0/token"
+    );
+    let dod = cloud("provider: { preset: microsoft365, smtp: { host: mail.example.mil } }\n    cloud: dod");
+    assert_eq!(smtp(&dod).host, "mail.example.mil");
+    let private = account(&SETTINGS.replace("tenant: contoso.onmicrosoft.com", "tenant: consumers"));
+    assert_eq!(smtp(&private).host, "smtp-mail.outlook.com");
+    assert_eq!(smtp(&private).login_as, LoginAs::User);
+}

@@ -429,3 +429,50 @@ fn a_thousand_days_are_played_in_seconds() {
     println!("{:?}\n{said}", began.elapsed());
     assert!(said.contains("1000 mails in 1000d"), "{said}");
 }
+
+const REPORTED: &str = "rules:\n  backup:\n    when: { event: { type: \"com.example.backup.*\" } }\n\
+    \x20   if: data.size > 10\n    mail: { to: ops, subject: \"{{cloudevent.subject}} {{data.size}}\" }\n\
+    \x20 long:\n    when: { job_runs_long: { job: import, after: 1h } }\n    mail: { to: ops, subject: \"{{job.name}} runs\" }\n\
+    \x20   on_recovery: { mail: { to: ops, subject: \"{{job.name}} is done\" } }\n";
+
+#[test]
+fn events_are_emitted_once_and_jobs_elsewhere_begin_and_end() {
+    let said = Setup::new(
+        REPORTED,
+        r#"
+tests:
+  reported:
+    start: 2026-03-02 06:00
+    happens:
+      - at: "06:10"
+        event: { type: com.example.backup.done, subject: db, source: //db1, id: one, data: { size: 12 } }
+      - at: "06:11"
+        event: { type: com.example.backup.done, subject: again, source: //db1, id: one, data: { size: 12 } }
+      - at: "06:12"
+        event: { type: com.example.backup.done, data: { size: 3 } }
+      - at: "06:13"
+        event: { type: com.example.other, data: { size: 30 } }
+      - at: "07:00"
+        job: { name: import, starts: true }
+      - at: "09:00"
+        job: { name: import, duration: 2h }
+    expect:
+      - { at: "06:10", mail: { rule: backup, subject: db 12 } }
+      - { at: "08:00", case: { opened: job_runs_long } }
+      - { at: "08:00", mail: { rule: long, subject: import runs } }
+      - { at: "09:00", mail: { rule: long, subject: import is done } }
+      - { at: "09:00", case: { closed: job_runs_long } }
+      - nothing: true
+"#,
+    )
+    .passes();
+    assert!(said.contains("all is well: 1 test"), "{said}");
+    let said = Setup::new(
+        REPORTED,
+        "tests:\n  bad:\n    start: 2026-03-02 06:00\n    happens:\n      - event: { type: \"\" }\n\
+         \x20     - job: { name: import, starts: true, exit: 3 }\n    expect: [{ nothing: true }]\n",
+    )
+    .fails(78);
+    assert!(said.contains("`type` is empty"), "{said}");
+    assert!(said.contains("a job that begins has no `exit` yet"), "{said}");
+}

@@ -740,6 +740,69 @@ async fn a_file_system_mounted_over_the_root_is_noticed_and_its_end_too() {
 }
 
 #[tokio::test]
+async fn files_of_a_file_system_that_is_not_mounted_any_more_are_not_removed() {
+    if !inside(
+        "files_of_a_file_system_that_is_not_mounted_any_more_are_not_removed",
+        "-Urm",
+    ) {
+        return;
+    }
+    let mut place = Place::new().await;
+    place.watch.scan_every = Duration::from_millis(200);
+    place.watch.removed = place.watch.wanted.clone();
+    let share = place.watch.root.join("share");
+    std::fs::create_dir(&share).unwrap();
+    let shared = share.to_str().unwrap().to_owned();
+    command(&["mount", "-t", "tmpfs", "tmpfs", &shared]);
+    std::fs::write(share.join("list.csv"), "there").unwrap();
+    std::fs::write(place.watch.root.join("own.csv"), "there").unwrap();
+    let source = place.start().await;
+    place
+        .until(|status| status.known == 2 && status.mounts == [PathBuf::from("share")])
+        .await;
+    command(&["umount", "-l", &shared]);
+    place.until(|status| status.unreadable == 1).await;
+    let cases = place.store.open_cases().await.unwrap();
+    assert_eq!(cases.len(), 1, "{cases:?}");
+    assert!(
+        cases[0].reason.text.contains("nothing is mounted there"),
+        "{cases:?}"
+    );
+    source.stop().await;
+    // Nor after a restart, with what is really removed beside it.
+    let source = place.start_unready();
+    std::fs::remove_file(place.watch.root.join("own.csv")).unwrap();
+    let removed = |events: &[Event]| {
+        let removed = events
+            .iter()
+            .filter(|event| event.happening.kind == Kind::FileRemoved);
+        removed
+            .map(|event| event.happening.subject.clone())
+            .collect::<Vec<_>>()
+    };
+    let told = loop {
+        let told = removed(&place.store.events(EventFilter::default()).await.unwrap());
+        if !told.is_empty() {
+            break told;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(told.len() == 1 && told[0].ends_with("own.csv"), "{told:?}");
+    place
+        .until(|status| status.unreadable == 1 && status.known == 1)
+        .await;
+    // Who removes the folder says that it is for good.
+    std::fs::remove_dir(&share).unwrap();
+    place
+        .until(|status| status.unreadable == 0 && status.known == 0)
+        .await;
+    let told = removed(&place.store.events(EventFilter::default()).await.unwrap());
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(place.store.open_cases().await.unwrap().is_empty());
+    source.stop().await;
+}
+
+#[tokio::test]
 async fn beyond_the_limit_of_watches_folders_are_polled_and_the_sysctl_is_named() {
     if !inside(
         "beyond_the_limit_of_watches_folders_are_polled_and_the_sysctl_is_named",

@@ -5,6 +5,7 @@
 //! stays as it is.
 
 use super::{Options, close_cases, expectations_of, oauth_accounts, plan_of, rules_plan_of, schedules_of};
+use crate::advice::catalog;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::delivery;
@@ -129,6 +130,7 @@ impl Live {
             .cloned()
             .collect();
         // Nothing below can fail. Accounts come before the rules that name them.
+        catalog::adopt(settings.advice.clone());
         self.keeper.send_replace(keeper);
         self.delivery
             .send_replace(Arc::new(plan_of(&settings, &rules, senders)));

@@ -8,6 +8,7 @@ mod status;
 use super::{Exit, Global};
 use crate::cli::face::{Face, Terminal};
 use crate::clock::Clock;
+use crate::config::known;
 use crate::config::settings::{Account, Credential, OAuth2, Settings};
 use crate::delivery::perform::account_case;
 use crate::entry::{Kind, Reason};
@@ -310,18 +311,16 @@ pub async fn sign_in(
 fn refused(error: &LoginError, oauth2: &OAuth2, account: &str, face: &dyn Face) -> Exit {
     match error {
         LoginError::Server(failure) => {
-            explain(
-                &refusal::reason(
-                    failure,
-                    oauth2.provider,
-                    &format!("to sign in account `{account}`"),
-                ),
-                face,
-            );
+            let doing = format!("to sign in account `{account}`");
+            let mut reason = refusal::reason(failure, oauth2.provider, &doing);
+            known::of_grant(account, oauth2).fill_in(&mut reason);
+            explain(&reason, face);
             exit_of(refusal::judge(failure, oauth2.provider))
         }
         LoginError::Callback(CallbackError::Refused(reason)) => {
-            explain(reason, face);
+            let mut reason = (**reason).clone();
+            known::of_grant(account, oauth2).fill_in(&mut reason);
+            explain(&reason, face);
             Exit::Credential
         }
         LoginError::Callback(error) => {
@@ -374,7 +373,7 @@ fn explain(reason: &Reason, face: &dyn Face) {
     if let Some(reply) = &reason.reply {
         face.tell(&format!("  the server said: {reply}"));
     }
-    for step in &reason.steps {
+    for step in reason.cure() {
         face.tell(&format!("  - {step}"));
     }
 }

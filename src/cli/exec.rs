@@ -13,7 +13,7 @@ use crate::action::run::{self, DRAIN};
 use crate::clock::Clock;
 use crate::config::quantity;
 use crate::source::job::{self, JobReport};
-use crate::source::running::{self, Mark, Process};
+use crate::source::running::{Mark, Process};
 use crate::store::{Batch, Store, StoreError};
 use rustix::process::Signal;
 use serde_json::Map;
@@ -147,7 +147,7 @@ pub async fn run(global: &Global, args: Args) -> Exit {
 /// Opens the store and leaves the mark that the job runs.
 async fn tell_start(path: PathBuf, key: String, mark: Mark, clock: Clock) -> Result<Store, StoreError> {
     let store = Store::open(&path, clock).await?;
-    if let (Some(key), Ok(mark)) = (running::mark_of(&key), serde_json::to_value(mark))
+    if let (Some(key), Ok(mark)) = (job::mark_of(&key), serde_json::to_value(mark))
         && let Err(error) = store.set_marks(vec![(key, mark)]).await
     {
         // Its end is what counts.
@@ -164,7 +164,7 @@ async fn tell_journal(
     begun_told: Option<JoinHandle<Result<Store, StoreError>>>,
 ) {
     let event = job::outcome(report, None, &Map::new(), None, key.clone());
-    let mark = running::mark_of(&key);
+    let mark = job::mark_of(&key);
     let recorded = tokio::time::timeout(STORE_PATIENCE, async {
         // The same handle: what it was told first is written first.
         let opened = match begun_told {

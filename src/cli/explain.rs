@@ -5,6 +5,7 @@
 
 mod event;
 mod file;
+mod found;
 mod job;
 mod mail;
 mod page;

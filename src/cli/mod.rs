@@ -23,6 +23,7 @@ pub mod show;
 pub mod status;
 pub mod test;
 
+use crate::advice::catalog;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::rule::load;
@@ -165,7 +166,10 @@ pub fn tell(text: impl std::fmt::Display) {
 pub async fn settings(global: &Global) -> Result<Settings, Exit> {
     let dir = global.setup();
     match tokio::task::spawn_blocking(move || load::settings(&dir)).await {
-        Ok(Ok(settings)) => Ok(settings),
+        Ok(Ok(settings)) => {
+            catalog::adopt(settings.advice.clone());
+            Ok(settings)
+        }
         Ok(Err(problems)) => Err(run::failed(&crate::app::AppError::Setup(problems))),
         Err(error) => {
             tell(format_args!("error: {error}"));

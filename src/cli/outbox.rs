@@ -328,6 +328,13 @@ pub fn reason_lines(reason: &Reason, margin: &str) -> String {
             show::clean(step)
         ));
     }
+    let more = [("takes", &reason.takes), ("who", &reason.who)];
+    for (name, text) in more
+        .iter()
+        .filter_map(|(name, text)| Some((name, text.as_ref()?)))
+    {
+        lines.push(format!("{name:<8}  {}", show::clean(text)));
+    }
     show::indent(&lines.join("\n"), margin)
 }
 

@@ -321,7 +321,13 @@ fn previews(setup: &Setup, rule: &Rule, given: Option<&Given>, store: &Store, ar
 /// The facts of each way to get to a mail, and what that way is. Of the ways a job can end, those that start the
 /// rule.
 fn samples(rule: &Rule, branch: Option<Branch>, over: bool) -> Vec<(&'static str, Value)> {
-    let vocabulary = facts::vocabulary(rule, branch);
+    // That it is over is neither grouped nor throttled.
+    let told = branch != Some(Branch::Recovery);
+    let telling = &rule.telling;
+    let vocabulary = facts::vocabulary(rule, branch).with_telling(
+        told && telling.group.is_some(),
+        told && telling.throttle.is_some(),
+    );
     let ends = |ok: bool, signal: bool| {
         branch.is_some()
             || rule.triggers.iter().any(|trigger| match trigger {

@@ -2,6 +2,7 @@
 
 use super::{Exit, Global, out, outbox, tell};
 use crate::action::email::{self, Composing, MailSpec, RecipientSpec};
+use crate::advice::catalog;
 use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, OAuth2, Settings, Tls, Transport};
 use crate::delivery::perform::account_case;
@@ -57,6 +58,7 @@ pub async fn run(global: &Global, args: Args) -> Exit {
             return Exit::Software;
         }
     };
+    catalog::adopt(setup.settings.advice.clone());
     let spec = match spec(&args, &setup.settings) {
         Ok(spec) => spec,
         Err(why) => {

@@ -162,6 +162,7 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             alive,
             limits,
             state,
+            advice: None,
             ground: Ground::default(),
         },
         scan_every,
@@ -200,6 +201,7 @@ pub fn nothing(dir: &Path) -> Settings {
         alive: None,
         limits: Some(Limits::default()),
         state: dir.join("state"),
+        advice: None,
         ground: Ground::default(),
     }
 }

@@ -14,19 +14,25 @@
 //! | [`shape`] | a tree against that schema: every unknown key and wrong type |
 //! | [`check`] | raw settings become [`settings`] |
 //! | [`preset`] | what we know of Microsoft 365 and Google |
+//! | [`scopes`] | which rights an account needs: by how mail leaves and who signs in |
 //! | [`secret`] | where secrets come from |
+//! | [`advice`] | the setup's own entries of the advice catalog |
+//! | [`known`] | an account's values for the words of advice |
 //! | [`calendar`] | named sets of days |
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
+pub mod advice;
 pub mod calendar;
 pub mod capability;
 pub mod check;
 pub mod diagnostic;
 pub mod document;
+pub mod known;
 pub mod preset;
 pub mod quantity;
 pub mod raw;
 pub mod schema;
+pub mod scopes;
 pub mod secret;
 pub mod settings;
 pub mod shape;

@@ -8,6 +8,7 @@ pub mod absence;
 pub mod emit;
 pub mod files;
 pub mod ladder;
+pub mod mail;
 pub mod rules;
 pub mod settings;
 pub mod telling;

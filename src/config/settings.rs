@@ -1,6 +1,7 @@
 //! Settings as they are meant: `tidings.yaml`, checked. Nothing here asks what was typed.
 
 use crate::advice::Provider;
+use crate::advice::catalog::Catalog;
 use crate::config::calendar::Calendar;
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub limits: Option<Limits>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
+    /// The advice catalog with the setup's own entries, where it has some (`advice.yaml`).
+    pub advice: Option<Arc<Catalog>>,
     /// Where all these folders really lie: on this machine, but for tests of rules.
     pub ground: Ground,
 }

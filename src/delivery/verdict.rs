@@ -215,6 +215,8 @@ fn refused_reason(
         reply: accepted.map(str::to_owned).or_else(|| first.reply.clone()),
         advice: first.advice.clone(),
         steps: first.steps.clone(),
+        who: first.who.clone(),
+        takes: first.takes.clone(),
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::action::email::{self, Composing, MailSpec};
 use crate::action::{StepSpec, Work, spare, work};
 use crate::dispatch::Plan;
-use crate::dispatch::ask::Asked;
+use crate::dispatch::asked::Asked;
 use crate::entry::{Body, Kind, NewEntry, OnUnknown, Reason};
 use crate::sender;
 use crate::store::Store;

@@ -5,7 +5,7 @@
 //! admission that is given up takes its changes along ([`Desk::undo`]).
 
 use crate::dispatch::Plan;
-use crate::dispatch::ladder::Known;
+use crate::dispatch::known::Known;
 use crate::dispatch::pause::Board;
 use crate::event::{Event, EventId, Kind};
 use crate::rule::fuse::Fuse;

@@ -6,7 +6,7 @@
 
 use crate::action::email::{self, Composing, MailSpec, Member, Oversize, Priority, RecipientSpec};
 use crate::dispatch::Plan;
-use crate::dispatch::ask::{Made, Unready};
+use crate::dispatch::asked::{Made, Unready};
 use crate::dispatch::compose::job_log;
 use crate::dispatch::desk::Desk;
 use crate::dispatch::gathering::{self, HOUR, gathers, mails_of, sums_up};

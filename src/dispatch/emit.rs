@@ -1,7 +1,7 @@
 //! What a rule emits because of an event: recorded in the transaction that marks the event as
 //! dispatched, under a key that the same happening always gets.
 
-use crate::dispatch::ask::Asked;
+use crate::dispatch::asked::Asked;
 use crate::entry::{Kind, Reason};
 use crate::event::{NewEvent, Origin};
 use crate::rule::emit::{DEEPEST, EmitSpec};

@@ -15,7 +15,7 @@
 
 use crate::action::email::{self, MailSpec};
 use crate::config::settings::Then;
-use crate::dispatch::ask::{Asked, FAILED, Made, Said, Unready};
+use crate::dispatch::asked::{Asked, FAILED, FIRED, Made, Said, Unready};
 use crate::dispatch::desk::Desk;
 use crate::entry::{Kind, NewEntry, Reason};
 use crate::event;
@@ -28,8 +28,6 @@ use crate::template::Text;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-/// Told at once.
-pub(super) const FIRED: &str = "fired";
 /// Counted, and told with the next one.
 const THROTTLED: &str = "throttled";
 /// In a group.

@@ -1,7 +1,8 @@
 //! Rules that go on after a pause: what they kept is asked about again, or dropped.
 
-use crate::dispatch::ask::{self, Made, Unready};
-use crate::dispatch::ladder::{self, Known};
+use crate::dispatch::ask;
+use crate::dispatch::asked::{Made, Unready};
+use crate::dispatch::known::{self, Known};
 use crate::dispatch::pause::{Board, How, KEY, Kept, Resume, followed};
 use crate::dispatch::{Dispatcher, Memory, Plan};
 use crate::event::{Event, EventId};
@@ -106,7 +107,7 @@ impl Dispatcher {
                     .extend(ladder.and_then(|ladder| ladder.end(rule)));
                 made
             }
-            How::Send if ladder::is_over(&self.store, event).await? => {
+            How::Send if known::is_over(&self.store, event).await? => {
                 let why = "it was over before the rule went on after its pause";
                 settled(event, rule, "over", why.to_owned())
             }

@@ -5,7 +5,7 @@
 //! fit, and `iss` where it comes, RFC 9207), shows a page and closes. Everything else that knocks,
 //! the browser's own wish for an icon, another tab's old answer, gets a page and changes nothing.
 
-use crate::advice::{Advice, Provider, Stage, Symptom, advise};
+use crate::advice::{Provider, Stage, Symptom, advise};
 use crate::config::secret::Secret;
 use crate::entry::Reason;
 use crate::http::answer::shown;
@@ -114,14 +114,12 @@ pub fn judge(query: &str, expected: &Expected, provider: Provider) -> Verdict {
             text: text.clone(),
             ..Symptom::default()
         };
-        let Advice {
-            id, meaning, steps, ..
-        } = advise(&symptom, provider);
+        let advice = advise(&symptom, provider);
         return Err(CallbackError::Refused(Box::new(Reason {
-            text: format!("the sign-in was refused: {meaning}"),
+            text: format!("the sign-in was refused: {}", advice.meaning),
             reply: Some(text),
-            advice: Some(id.to_owned()),
-            steps,
+            advice: Some(advice.id.clone()),
+            ..advice.reason(&symptom)
         })));
     }
     field("code").map(Secret::new).ok_or(CallbackError::Empty)
@@ -321,7 +319,7 @@ async fn knock(
             Some(&format!(
                 "{}\n{}",
                 reason.reply.as_deref().unwrap_or_default(),
-                reason.steps.join("\n")
+                reason.cure().join("\n")
             )),
         ),
         Err(error) => page(StatusCode::BAD_REQUEST, "Not signed in", &error.to_string(), None),

@@ -15,6 +15,7 @@
 
 use crate::backoff;
 use crate::clock::Clock;
+use crate::config::known;
 use crate::config::secret::Secret;
 use crate::entry::Reason;
 use crate::oauth::grants::{Answer, Client};
@@ -328,6 +329,7 @@ impl Holder {
             provider,
             &format!("to renew the access of account `{}`", self.record.name),
         );
+        known::of_grant(&self.record.name, self.client.settings()).fill_in(&mut reason);
         if let Failure::Refused { refusal, .. } = failure {
             kept.claims = refusal.claims.clone().or(kept.claims);
         }

@@ -4,7 +4,7 @@
 //! nested `error` object, or the HTML page of a proxy. What a server said is kept in its own words,
 //! with control characters visible and secrets masked.
 
-use crate::advice::{Advice, Class, Provider, Stage, Symptom, advise};
+use crate::advice::{Class, Local, Provider, Stage, Symptom, advise};
 use crate::entry::Reason;
 use crate::http::answer::{shown, wait, without_tags};
 use jiff::Timestamp;
@@ -128,6 +128,7 @@ impl Refusal {
             None => {
                 let text = String::from_utf8_lossy(body);
                 symptom.aadsts = aadsts_of(&text);
+                symptom.local = (symptom.aadsts.is_none() && is_page(&text)).then_some(Local::WebPage);
                 symptom.text = clean(&without_tags(&text));
             }
         }
@@ -198,21 +199,35 @@ pub fn judge(failure: &Failure, provider: Provider) -> Outcome {
 pub fn reason(failure: &Failure, provider: Provider, doing: &str) -> Reason {
     match failure {
         Failure::Refused { host, refusal } => {
-            let Advice {
-                id, meaning, steps, ..
-            } = advise(&refusal.symptom, provider);
+            let advice = advise(&refusal.symptom, provider);
             let mut reply = refusal.symptom.text.clone();
             if let Some(trace) = &refusal.trace {
                 reply = format!("{reply} ({trace})");
             }
             Reason {
-                text: format!("{host} refused {doing}: {}", meaning.trim_end()),
+                text: format!("{host} refused {doing}: {}", advice.meaning.trim_end()),
                 reply: Some(reply),
-                advice: Some(id.to_owned()),
-                steps,
+                advice: Some(advice.id.clone()),
+                ..advice.reason(&refusal.symptom)
             }
         }
-        other => Reason::new(format!("{doing} failed: {other}")),
+        other => {
+            let text = format!("{doing} failed: {other}");
+            let local = match other {
+                Failure::Unreached { .. } => Local::SignInUnreached,
+                Failure::Unreadable { text, .. } if is_page(text) => Local::WebPage,
+                _ => return Reason::new(text),
+            };
+            let symptom = Symptom {
+                stage: Some(Stage::Token),
+                local: Some(local),
+                ..Symptom::default()
+            };
+            Reason {
+                text,
+                ..advise(&symptom, provider).reason(&symptom)
+            }
+        }
     }
 }
 
@@ -256,6 +271,14 @@ fn aadsts_of(text: &str) -> Option<u32> {
     let after = text.split_once("AADSTS")?.1;
     let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     after.get(..digits)?.parse().ok()
+}
+
+/// Whether that is a web page rather than an answer.
+fn is_page(text: &str) -> bool {
+    let start: String = text.chars().take(2_000).collect::<String>().to_lowercase();
+    ["<html", "<!doctype", "<head", "<body"]
+        .iter()
+        .any(|tag| start.contains(tag))
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use crate::template::{RenderError, Text};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-/// How many rules may hear one another in a row. `check` finds circles; this ends those it cannot see,
-/// as one through a command that says `tidings emit`.
+/// How many rules may hear one another in a row. `check` finds circles; this ends those it cannot see. One that
+/// leads out of here, through a command that says `tidings emit`, begins anew each time: its mails meet the fuse.
 pub const DEEPEST: u64 = 16;
 
 /// An event, as the rule says it.

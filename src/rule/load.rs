@@ -30,6 +30,7 @@ pub mod trigger;
 pub mod words;
 pub mod work;
 
+use crate::config::advice;
 use crate::config::check::{self, Checked, Checker, plain};
 use crate::config::diagnostic::{self, Place, Problem, Severity};
 use crate::config::document::{self, At, Document};
@@ -102,7 +103,8 @@ pub fn load(dir: &Path, away: Away) -> Result<Setup, Vec<Problem>> {
         template: &known,
         problems: &mut problems,
     };
-    let checked = check::settings(&mut checker, document);
+    let mut checked = check::settings(&mut checker, document);
+    checked.settings.advice = advice::read(&dir, checker.problems);
     let mut loader = Loader {
         checker,
         checked: &checked,
@@ -166,7 +168,8 @@ pub fn settings(dir: &Path) -> Result<Settings, Vec<Problem>> {
         template: &|_| Ok(()),
         problems: &mut problems,
     };
-    let checked = check::settings(&mut checker, document);
+    let mut checked = check::settings(&mut checker, document);
+    checked.settings.advice = advice::read(&dir, checker.problems);
     diagnostic::sort(&mut problems);
     if problems.iter().any(Problem::is_error) {
         return Err(problems);

@@ -9,7 +9,6 @@
 
 use crate::entry::EntryId;
 use crate::event::{FileRef, Kind, NewEvent, Origin};
-use crate::source::running;
 use crate::store::{Batch, Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -57,6 +56,12 @@ pub struct JobReport {
     /// Which entry it was, if one of ours.
     pub entry: Option<EntryId>,
 }
+
+/// How the keys of marks begin: `running:NAME:STARTED:PID`.
+pub const MARKS: &str = "running:";
+
+/// How the keys of outcomes begin that `tidings exec` reports.
+const OUTCOME: &str = "job:exec:";
 
 /// Facts that every event gets anew; an outcome does not inherit them from the event before it.
 const ALWAYS: [&str; 6] = ["event", "rule", "host", "now", "data", "group"];
@@ -148,6 +153,16 @@ pub fn leave(state: &Path, report: &JobReport, key: &str) -> io::Result<PathBuf>
     Ok(path)
 }
 
+/// The key of the mark of the job whose outcome will have this key; none for one of ours.
+pub fn mark_of(outcome: &str) -> Option<String> {
+    outcome.strip_prefix(OUTCOME).map(|rest| format!("{MARKS}{rest}"))
+}
+
+/// The key of the outcome of the job that has this mark.
+pub fn outcome_of(mark: &str) -> String {
+    format!("{OUTCOME}{}", mark.strip_prefix(MARKS).unwrap_or(mark))
+}
+
 /// Records the reports that wait, and removes their files. One that cannot be read is set aside with
 /// `.bad` at its end. Returns how many were recorded.
 pub async fn pick_up(state: &Path, store: &Store) -> Result<usize, StoreError> {
@@ -156,7 +171,7 @@ pub async fn pick_up(state: &Path, store: &Store) -> Result<usize, StoreError> {
     let mut recorded = 0;
     // One by one: they are few, and none waits for another that fails.
     for (path, left) in waiting.unwrap_or_default() {
-        let mark = running::mark_of(&left.key);
+        let mark = mark_of(&left.key);
         let event = outcome(&left.report, None, &Map::new(), None, left.key);
         let batch = Batch {
             events: vec![event],
@@ -196,4 +211,18 @@ fn waiting(folder: &Path) -> Vec<(PathBuf, Left)> {
     let end = |left: &Left| left.report.ended.parse().unwrap_or(Timestamp::UNIX_EPOCH);
     all.sort_by_key(|(_, left)| end(left));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_and_its_outcome_name_each_other() {
+        let outcome = "job:exec:billing:2026-03-02T08:30:00Z:17";
+        let mark = mark_of(outcome).unwrap();
+        assert_eq!(mark, "running:billing:2026-03-02T08:30:00Z:17");
+        assert_eq!(outcome_of(&mark), outcome);
+        assert_eq!(mark_of("job:entry:7"), None);
+    }
 }

@@ -14,12 +14,6 @@ use serde_json::Map;
 use std::path::Path;
 use std::time::Duration;
 
-/// How the keys of marks begin: `running:NAME:STARTED:PID`.
-pub const MARKS: &str = "running:";
-
-/// How the keys of outcomes begin that `tidings exec` reports.
-const OUTCOME: &str = "job:exec:";
-
 /// Most jobs of ours that are listed.
 const MOST: usize = 1_000;
 
@@ -114,11 +108,6 @@ fn begun(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// The key of the mark of the job whose outcome will have this key; none for one of ours.
-pub fn mark_of(outcome: &str) -> Option<String> {
-    outcome.strip_prefix(OUTCOME).map(|rest| format!("{MARKS}{rest}"))
-}
-
 /// All jobs that run, the longest running first. A mark whose process is known to be gone is left out.
 pub async fn list(store: &Store) -> Result<Vec<Running>, StoreError> {
     let filter = EntryFilter {
@@ -147,7 +136,7 @@ pub async fn list(store: &Store) -> Result<Vec<Running>, StoreError> {
             all.push(Running {
                 name: mark.name,
                 started,
-                key: outcome_of(&key),
+                key: job::outcome_of(&key),
                 entry: None,
                 process: Some(mark.process),
             });
@@ -158,14 +147,10 @@ pub async fn list(store: &Store) -> Result<Vec<Running>, StoreError> {
 }
 
 async fn marks(store: &Store) -> Result<Vec<(String, Mark)>, StoreError> {
-    let marks = store.marks(MARKS).await?.into_iter();
+    let marks = store.marks(job::MARKS).await?.into_iter();
     Ok(marks
         .filter_map(|(key, mark)| Some((key, serde_json::from_value(mark).ok()?)))
         .collect())
-}
-
-fn outcome_of(mark: &str) -> String {
-    format!("{OUTCOME}{}", mark.strip_prefix(MARKS).unwrap_or(mark))
 }
 
 /// Reports as lost the jobs of `tidings exec` whose process is gone. Returns how many.
@@ -189,7 +174,7 @@ pub async fn find_lost(state: &Path, store: &Store) -> Result<usize, StoreError>
         if !before.iter().any(|(known, _)| *known == key) {
             continue;
         }
-        let event = job::outcome(&lost(&mark, now), None, &Map::new(), None, outcome_of(&key));
+        let event = job::outcome(&lost(&mark, now), None, &Map::new(), None, job::outcome_of(&key));
         let recorded = store
             .record(Batch {
                 events: vec![event],
@@ -252,14 +237,5 @@ mod tests {
             process.space = "pid:[1]".to_owned();
             process.pid = u32::MAX;
         }));
-    }
-
-    #[test]
-    fn a_mark_and_its_outcome_name_each_other() {
-        let outcome = "job:exec:billing:2026-03-02T08:30:00Z:17";
-        let mark = mark_of(outcome).unwrap();
-        assert_eq!(mark, "running:billing:2026-03-02T08:30:00Z:17");
-        assert_eq!(outcome_of(&mark), outcome);
-        assert_eq!(mark_of("job:entry:7"), None);
     }
 }

@@ -79,6 +79,8 @@ pub trait Visitor {
     /// A folder is about to be read; what happens in it from now on can be noticed by a watch that is
     /// set here. The empty path is the root.
     fn reading(&mut self, folder: &Path, id: FolderId, kind: FsKind);
+    /// Another file system than the one around it begins at this folder.
+    fn mounted(&mut self, folder: &Path);
     /// Files of one folder. `false` ends the scan.
     fn files(&mut self, found: Vec<Found>) -> bool;
 }
@@ -223,6 +225,9 @@ impl Walk<'_> {
             None if self.root.id.dev == id.dev => self.root.kind,
             _ => fs_kind::kind_of(&handle),
         };
+        if levels.last().is_some_and(|above| above.id.dev != id.dev) {
+            visitor.mounted(&path);
+        }
         visitor.reading(&path, id, kind);
         match Dir::new(handle) {
             Ok(entries) => {
@@ -278,6 +283,7 @@ mod tests {
                 during();
             }
         }
+        fn mounted(&mut self, _folder: &Path) {}
         fn files(&mut self, found: Vec<Found>) -> bool {
             self.files.extend(
                 found

@@ -15,7 +15,9 @@ use crate::store::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use sqlite::{admission, cases, files, gatherings, grants, journal, lists, marks, orphans, outbox, purge};
+use sqlite::{
+    admission, cases, files, gatherings, grants, journal, lists, marks, orphans, outbox, purge, record,
+};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -79,7 +81,7 @@ impl Store {
     /// number and whether it is new. For the end of a job, works out whether it recovers.
     pub async fn record(&self, batch: Batch) -> Result<Vec<Recorded>, StoreError> {
         let now = self.now();
-        self.write(move |tx| journal::record(tx, &batch, now)).await
+        self.write(move |tx| record::record(tx, &batch, now)).await
     }
 
     /// Records that files are gone, in one transaction, and says for each, in order, whether that is news. What

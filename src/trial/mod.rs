@@ -39,6 +39,7 @@ pub mod world;
 
 use crate::action::run::Scripted;
 use crate::config::raw::tests::{ExpectedCase, ExpectedFile, ExpectedHeld, ExpectedMail, ExpectedRun};
+use crate::source::emitted::CloudEvent;
 use crate::template::Text;
 use crate::transport::stand_in::Answer;
 use jiff::Timestamp;
@@ -104,6 +105,10 @@ pub enum Doing {
     Files(Vec<FileMade>),
     /// Files or folders are taken away.
     Removes(Vec<Text>),
+    /// A job elsewhere begins.
+    Starts(String),
+    /// Somebody emits an event; one without id gets one of its own.
+    Emits(CloudEvent),
     /// A job elsewhere reports.
     Reports {
         /// Its name.

@@ -1,16 +1,16 @@
 //! The engine: a world of its own, gone through instant by instant.
 
+mod happens;
+
 use super::ledger::{Case, Held, Ledger, Looked};
 use super::script::Ends;
 use super::sources::Sources;
-use super::{Doing, FileMade, Happening, Trial, Wish};
-use crate::action::run::{Commands, Scripted};
-use crate::action::{output, work};
+use super::{Trial, Wish};
+use crate::action::run::Commands;
 use crate::app;
 use crate::clock::{Clock, Hand};
 use crate::config::settings::Settings;
 use crate::delivery::{self, Delivery};
-use crate::dispatch::pause::{self, How, Pause};
 use crate::dispatch::{self, Dispatcher};
 use crate::entry::State;
 use crate::event::{Does, Event, EventId, FileRef, Kind};
@@ -19,19 +19,15 @@ use crate::oauth::keeper::{Keeper, KeeperError};
 use crate::pulse::Pulse;
 use crate::rule::load::Setup;
 use crate::sender::Senders;
-use crate::source::job::{self, JobReport};
-use crate::source::watch::Hint;
-use crate::store::{Batch, EntryFilter, EventFilter, Store, StoreError};
-use crate::template::{RenderError, Text};
+use crate::store::{EntryFilter, EventFilter, Store, StoreError};
+use crate::template::RenderError;
 use crate::transport::stand_in::StandIn;
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, Timespec, Timestamps};
-use serde_json::{Map, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -129,7 +125,10 @@ struct World<'a> {
     ledger: Ledger,
     last_event: EventId,
     known_held: BTreeSet<(i64, Timestamp)>,
-    reports: u64,
+    /// Reports, starts and events so far: each needs a key of its own.
+    told: u64,
+    /// The jobs elsewhere that run, by name: the keys their reports will have.
+    running: BTreeMap<String, String>,
     // The last: everything else is dropped before it.
     _folder: Scratch,
 }
@@ -179,7 +178,8 @@ impl World<'_> {
             ledger: Ledger::of(&setup.settings.dir),
             last_event: EventId(0),
             known_held: BTreeSet::new(),
-            reports: 0,
+            told: 0,
+            running: BTreeMap::new(),
             _folder: folder,
         };
         world.ledger.line(trial.start, "the test begins", Vec::new());
@@ -320,186 +320,6 @@ impl World<'_> {
         }
         self.explain(first).await?;
         Err(WorldError::Circle(self.clock.now()))
-    }
-
-    // ---- what happens ----
-
-    async fn happen(&mut self, happening: &Happening, parts: &mut Parts) -> Result<(), WorldError> {
-        let now = self.clock.now();
-        match &happening.what {
-            Doing::Files(files) => {
-                for file in files {
-                    let path = self.make(file)?;
-                    parts.sources.files.told(Some(&Hint::RenamedTo(path)));
-                }
-            }
-            Doing::Removes(paths) => {
-                for path in paths {
-                    let path = self.path(path)?;
-                    let place = self.settings.ground.at(&path).into_owned();
-                    let removed = match fs::symlink_metadata(&place) {
-                        Ok(about) if about.is_dir() => fs::remove_dir_all(&place),
-                        Ok(_) => fs::remove_file(&place),
-                        Err(error) => Err(error),
-                    };
-                    match removed {
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                            let line = happening.line;
-                            return Err(WorldError::NotThere { line, path });
-                        }
-                        other => other?,
-                    }
-                    self.ledger
-                        .line(now, format!("{} is taken away", path.display()), Vec::new());
-                    parts.sources.files.told(Some(&Hint::Left(path)));
-                }
-            }
-            Doing::Reports { job, end } => self.report(job, end).await?,
-            Doing::Ends { rule, end } => {
-                let what = format!(
-                    "from now on the command of {rule} ends otherwise: it {}",
-                    how(end)
-                );
-                self.ledger.line(now, what, Vec::new());
-                self.ends.from_now_on(rule, end.clone());
-            }
-            Doing::Answers {
-                account,
-                answer,
-                times,
-            } => {
-                let what = match answer {
-                    Some(answer) => {
-                        self.stand_in.answer(account, answer.clone(), *times);
-                        format!("the server of {account} answers otherwise")
-                    }
-                    None => {
-                        self.stand_in.accept(account);
-                        format!("the server of {account} accepts")
-                    }
-                };
-                self.ledger.line(now, what, Vec::new());
-            }
-            Doing::Pauses(rule, lasts) => {
-                let until = lasts.map(|lasts| now.saturating_add(lasts).unwrap_or(Timestamp::MAX));
-                let pause = Pause::new(rule, now, until, None, "the test");
-                pause::pause(&self.store, vec![pause]).await?;
-                self.ledger
-                    .line(now, format!("rule {rule} is paused"), Vec::new());
-            }
-            Doing::Resumes { rule, drop } => {
-                let how = if *drop { How::Drop } else { How::Send };
-                let mut paused = pause::paused(&self.store, now).await?;
-                paused.retain(|pause| pause.rule == *rule);
-                pause::resume(&self.store, paused, how, "the test").await?;
-                self.ledger.line(now, format!("rule {rule} goes on"), Vec::new());
-            }
-            Doing::Restart => {
-                let fresh = self.parts().await?;
-                std::mem::replace(parts, fresh).delivery.abort().await;
-                self.store.recover(work::lost).await?;
-                // What the sources know is in the store; they begin once more after what was lost is told.
-                parts.sources = self.sources().await?;
-                self.ledger.line(now, "restart", Vec::new());
-            }
-            Doing::Reload => {
-                let (rules, delivery) = plans(
-                    self.setup,
-                    &self.settings,
-                    &self.keeper,
-                    &self.stand_in,
-                    &self.ends,
-                );
-                self.rules.send_replace(Arc::new(rules));
-                self.delivery.send_replace(Arc::new(delivery));
-                parts.delivery.replanned();
-                parts.sources = self.sources().await?;
-                self.ledger.line(now, "reload", Vec::new());
-            }
-        }
-        Ok(())
-    }
-
-    fn rendered(&self, text: &Text) -> Result<String, RenderError> {
-        let now = self.clock.now().to_zoned(self.settings.defaults.timezone.clone());
-        text.render(&json!({ "now": now.to_string() }))
-    }
-
-    fn path(&self, text: &Text) -> Result<PathBuf, RenderError> {
-        Ok(self
-            .settings
-            .dir
-            .join(self.rendered(text)?)
-            .components()
-            .collect())
-    }
-
-    /// Makes a file whole under another name, and renames it into place. Its time is that of the test's clock.
-    fn make(&mut self, file: &FileMade) -> Result<PathBuf, WorldError> {
-        let path = self.path(&file.path)?;
-        let content = match &file.content {
-            Some(content) => self.rendered(content)?,
-            None => String::new(),
-        };
-        let place = self.settings.ground.at(&path).into_owned();
-        let folder = place.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(folder)?;
-        let temporary = folder.join(".tidings-test.part");
-        let mut made = fs::File::create(&temporary)?;
-        made.write_all(content.as_bytes())?;
-        let size = file.size.unwrap_or(0).max(content.len() as u64);
-        made.set_len(size)?;
-        drop(made);
-        let now = self.clock.now();
-        let time = now.saturating_sub(file.age).unwrap_or(Timestamp::MIN);
-        let time = Timespec {
-            tv_sec: time.as_second(),
-            tv_nsec: i64::from(time.subsec_nanosecond()).max(0) as _,
-        };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        rustix::fs::utimensat(rustix::fs::CWD, &temporary, &times, AtFlags::empty())
-            .map_err(io::Error::from)?;
-        fs::rename(&temporary, &place)?;
-        self.ledger.line(
-            now,
-            format!("{} is put there, {size} bytes", path.display()),
-            Vec::new(),
-        );
-        Ok(path)
-    }
-
-    /// A job elsewhere reports, as `tidings exec` does.
-    async fn report(&mut self, name: &str, end: &Scripted) -> Result<(), WorldError> {
-        let now = self.clock.now();
-        self.reports += 1;
-        let report = JobReport {
-            name: name.to_owned(),
-            ok: end.signal.is_none() && end.exit == Some(0),
-            exit_code: end.exit,
-            signal: end.signal.clone(),
-            duration: end.takes.as_secs_f64(),
-            attempt: 1,
-            summary: how(end),
-            output_tail: output::tail(end.output.as_bytes()),
-            started: now.saturating_sub(end.takes).unwrap_or(now).to_string(),
-            ended: now.to_string(),
-            command: name.to_owned(),
-            ..JobReport::default()
-        };
-        let key = format!("job:test:{}", self.reports);
-        let event = job::outcome(&report, None, &Map::new(), None, key);
-        self.store
-            .record(Batch {
-                events: vec![event],
-                ..Batch::default()
-            })
-            .await?;
-        self.ledger
-            .line(now, format!("job {name} {}", how(end)), Vec::new());
-        Ok(())
     }
 
     // ---- what came of it ----
@@ -663,12 +483,4 @@ fn plans(
 /// The last instant before an end that does not belong to it.
 fn last_instant(end: Timestamp) -> Timestamp {
     end.saturating_sub(Duration::from_nanos(1)).unwrap_or(end)
-}
-
-/// How a command ends, as a sentence's end.
-fn how(end: &Scripted) -> String {
-    match &end.signal {
-        Some(signal) => format!("was ended by {signal}"),
-        None => format!("ended with exit code {}", end.exit.unwrap_or_default()),
-    }
 }

@@ -121,6 +121,8 @@ fn reason_lines(reason: &Reason) -> Vec<String> {
     let mut lines = vec![line("why", &reason.text)];
     lines.extend(reason.reply.as_ref().map(|reply| line("it said", reply)));
     lines.extend(reason.steps.iter().map(|step| line("do", step)));
+    lines.extend(reason.takes.as_ref().map(|takes| line("takes", takes)));
+    lines.extend(reason.who.as_ref().map(|who| line("who", who)));
     lines
 }
 

@@ -1,6 +1,7 @@
 //! `tidings explain file`: what became of a file, here or gone; or why nothing did, and what would if it came now.
 
 use super::event::{self, Told};
+use super::found::{Below, Found, There};
 use super::story::{Lines, Story, Times};
 use super::suppose::{Answer, decide, supposed};
 use super::{Sight, silence};
@@ -10,9 +11,9 @@ use crate::event::{Event, EventId, FileRef, Kind, NewEvent, shown};
 use crate::rule::load::Setup;
 use crate::rule::{Rule, Trigger};
 use crate::source::file::record;
-use crate::source::file::status::{self, WatchStatus};
+use crate::source::file::status;
 use crate::source::{Settle, Wanted, Watch};
-use crate::store::{EventFilter, SeenFile, Store, StoreError};
+use crate::store::{EventFilter, Store, StoreError};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
@@ -21,59 +22,6 @@ use std::path::{Component, Path, PathBuf};
 
 /// Events of a file that are told in full.
 const CAME: usize = 5;
-
-/// What lies at the path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum There {
-    /// Nothing.
-    Nothing,
-    /// Somebody keeps us from looking.
-    Hidden(String),
-    /// A regular file of so many bytes, and its modification time, nanoseconds since 1970.
-    File(u64, i64),
-    /// Something that never arrives: `a folder`, `a symbolic link to ..`.
-    Other(String),
-}
-
-/// A file and all that is known of it.
-#[derive(Debug)]
-pub struct Found {
-    /// Its absolute path, as text.
-    pub path: String,
-    /// What lies there now.
-    pub there: There,
-    /// Events about it, the newest first.
-    pub came: Vec<Told>,
-    /// Whether there are more.
-    pub more: bool,
-    /// The watches it lies below.
-    pub below: Vec<Below>,
-    /// All watched folders.
-    pub watched: Vec<PathBuf>,
-    /// A folder it lies below that was watched by an earlier setup.
-    pub former: Option<PathBuf>,
-    /// Arrivals of the same name elsewhere, the newest first.
-    pub namesakes: Vec<Event>,
-    /// What each rule would make of it.
-    pub answers: Vec<Answer>,
-}
-
-/// A watch the file lies below.
-#[derive(Debug)]
-pub struct Below {
-    /// The watch.
-    pub watch: Watch,
-    /// What the watch knows of the file.
-    pub known: Option<SeenFile>,
-    /// How the watch is.
-    pub status: Option<WatchStatus>,
-    /// A folder on the way that is a symbolic link.
-    pub link: Option<PathBuf>,
-    /// The marker that the file waits for.
-    pub marker: Option<PathBuf>,
-    /// For each rule that looks here, why it would not take such a file.
-    pub unwanted: Vec<(String, Option<String>)>,
-}
 
 /// Reads all there is about a file.
 pub async fn read(setup: &Setup, store: &Store, given: &Path) -> Result<Found, StoreError> {

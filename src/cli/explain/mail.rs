@@ -123,7 +123,7 @@ pub fn story(sent: &Sent, sight: &Sight) -> Story {
     let (reason, blocked) = (entry.reason.as_ref(), blocked(entry, sight));
     let steps = blocked.or(reason).filter(|_| !done(entry.state));
     let mut cure = Lines::default();
-    cure.steps(0, steps.map(|reason| reason.steps.clone()).unwrap_or_default());
+    cure.steps(0, steps.map(|reason| reason.cure()).unwrap_or_default());
     story.part("What mends it", cure);
     story.part("What you can say", verbs(entry));
     story.part("Who was told of the trouble", told_of(sent, times));

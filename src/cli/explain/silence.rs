@@ -1,7 +1,7 @@
 //! Why nothing came of a file. Pure.
 
 use super::Sight;
-use super::file::{Below, Found, There};
+use super::found::{Below, Found, There};
 use super::story::{Lines, long};
 use crate::cli::show;
 use crate::source::file::status::Mode;

@@ -6,6 +6,7 @@ use crate::config::check::sign_in::is_loopback;
 use crate::config::document::At;
 use crate::config::preset::{self, Known};
 use crate::config::raw::settings as raw;
+use crate::config::scopes::{Need, Way};
 use crate::config::settings::{Account, Credential, LoginAs, SmtpSettings, Tls, Transport};
 use crate::mail::address::Address;
 use std::path::Path;
@@ -29,7 +30,16 @@ impl Checker<'_> {
                 (*own, preset)
             }
         };
-        let known = preset.map(preset::known);
+        let cloud = raw.cloud.unwrap_or_default();
+        if raw.cloud.is_some() && preset != Some(raw::Preset::Microsoft365) && !damaged {
+            self.complain(
+                at.key("cloud")
+                    .error("only Microsoft has several clouds")
+                    .hint("it belongs to `provider: microsoft365`"),
+            );
+        }
+        let tenant = raw.oauth2.as_ref().and_then(|oauth2| oauth2.tenant.as_deref());
+        let known = preset.map(|preset| preset::known(preset, cloud, tenant));
         let has_provider = at.has("provider");
         let provider = known.map_or(Provider::Generic, |known| known.provider);
         let user = raw.user.take();
@@ -45,7 +55,7 @@ impl Checker<'_> {
             raw::Transport::File => self.file_transport(at, name, &raw, has_provider),
             raw::Transport::Graph => {
                 self.strange(at, &raw);
-                self.graph_transport(at, &mut raw, &mut endpoints, provider, user.as_deref(), damaged)
+                self.graph_transport(at, &mut raw, &mut endpoints, known, user.as_deref(), damaged)
             }
             raw::Transport::Gmail => {
                 self.strange(at, &raw);
@@ -56,12 +66,14 @@ impl Checker<'_> {
                 self.smtp_transport(at, name, &raw, endpoints.smtp.take(), known, damaged)
             }
         };
+        let raw_senders = raw.senders.as_ref().is_some_and(|senders| !senders.0.is_empty());
         let credential = match &transport {
             Transport::File { .. } => Credential::None,
             Transport::Smtp(_) | Transport::Graph(_) | Transport::Gmail(_) => {
-                let host = match &transport {
-                    Transport::Smtp(smtp) => Some(smtp.host.as_str()),
-                    _ => None,
+                let (host, way) = match &transport {
+                    Transport::Smtp(smtp) => (Some(smtp.host.as_str()), Way::Smtp),
+                    Transport::Graph(_) => (None, Way::Graph),
+                    _ => (None, Way::Gmail),
                 };
                 self.credential(
                     at,
@@ -72,6 +84,12 @@ impl Checker<'_> {
                     user.as_deref(),
                     damaged,
                     host,
+                    Need {
+                        way,
+                        unattended: false,
+                        others: raw_senders,
+                        drafts: matches!(&transport, Transport::Graph(graph) if graph.uploads),
+                    },
                 )
             }
         };

@@ -8,8 +8,6 @@ use crate::config::raw::settings as raw;
 use crate::config::settings::{GmailSettings, GraphMailbox, GraphSettings, Pace, Transport};
 use url::Url;
 
-/// Where Graph begins, and its rights.
-const GRAPH: &str = "https://graph.microsoft.com/";
 /// Where the Gmail API begins.
 const GMAIL: &str = "https://gmail.googleapis.com/";
 /// Requests at once that Graph takes of one application for one mailbox.
@@ -47,7 +45,7 @@ impl Checker<'_> {
         at: &At<'_>,
         raw: &mut raw::Account,
         endpoints: &mut raw::Endpoints,
-        provider: Provider,
+        known: Option<&Known>,
         user: Option<&str>,
         damaged: bool,
     ) -> Transport {
@@ -56,23 +54,19 @@ impl Checker<'_> {
         let found = self.api(
             at,
             raw,
-            ("graph", "graph_url", "microsoft365", GRAPH),
+            (
+                "graph",
+                "graph_url",
+                "microsoft365",
+                known.map_or("", |known| known.api),
+            ),
             endpoints.graph_url.take(),
-            provider == Provider::Microsoft,
+            known.is_some_and(|known| known.provider == Provider::Microsoft),
             damaged,
         );
         let Some(url) = found else {
             return self.nowhere();
         };
-        if endpoints.scopes.is_none() && provider == Provider::Microsoft {
-            let mut rights = vec!["Mail.Send"];
-            let others = raw.senders.as_ref().is_some_and(|senders| !senders.0.is_empty());
-            rights.extend(others.then_some("Mail.Send.Shared"));
-            rights.extend(uploads.then_some("Mail.ReadWrite"));
-            let rights = rights.iter().map(|right| format!("{GRAPH}{right}"));
-            let scopes = rights.chain(["offline_access".to_owned()]).collect();
-            endpoints.scopes = Some(crate::config::raw::Many(scopes));
-        }
         Transport::Graph(GraphSettings {
             url,
             mailbox: match graph.mailbox {
@@ -104,11 +98,6 @@ impl Checker<'_> {
         let Some(url) = found else {
             return self.nowhere();
         };
-        if endpoints.scopes.is_none() && provider == Provider::Google {
-            // It may send and nothing else; SMTP would need the whole mailbox.
-            let send = "https://www.googleapis.com/auth/gmail.send".to_owned();
-            endpoints.scopes = Some(crate::config::raw::Many(vec![send]));
-        }
         Transport::Gmail(GmailSettings {
             url,
             ca_file: endpoints.ca_file.as_deref().map(|text| self.path(text)),

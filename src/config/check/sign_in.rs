@@ -5,6 +5,7 @@ use crate::config::check::{Checker, plain};
 use crate::config::document::At;
 use crate::config::preset::Known;
 use crate::config::raw::{Secret as RawSecret, SecretFrom, settings as raw};
+use crate::config::scopes::{self, Need};
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::settings::{Credential, OAuth2};
 use jiff::civil::Date;
@@ -26,6 +27,7 @@ impl Checker<'_> {
         user: Option<&str>,
         damaged: bool,
         host: Option<&str>,
+        need: Need,
     ) -> Credential {
         match (raw.oauth2.take(), raw.password.take()) {
             (Some(oauth2), password) => {
@@ -43,7 +45,7 @@ impl Checker<'_> {
                             .hint("add `user:` with the mail address of the account that gives consent"),
                     );
                 }
-                self.oauth2(at, oauth2, endpoints, known, provider, user, damaged)
+                self.oauth2(at, oauth2, endpoints, known, provider, user, damaged, need)
             }
             (None, Some(password)) => {
                 let place = at.key("password");
@@ -90,6 +92,7 @@ impl Checker<'_> {
         provider: Provider,
         user: Option<&str>,
         damaged: bool,
+        need: Need,
     ) -> Credential {
         let of = at.key("provider");
         let place = at.key("oauth2");
@@ -177,10 +180,23 @@ impl Checker<'_> {
             ));
         }
         let scopes = match endpoints.scopes {
-            Some(scopes) => scopes.0,
-            None => known
-                .map(|known| known.scopes.iter().map(|&scope| scope.to_owned()).collect())
-                .unwrap_or_default(),
+            Some(scopes) => {
+                let beyond = known
+                    .map(|known| scopes::beyond(known, need, &scopes.0))
+                    .unwrap_or_default();
+                if !beyond.is_empty() {
+                    self.complain(
+                        of.key("scopes")
+                            .warning(format!(
+                                "more is asked for than sending needs: {}",
+                                beyond.join(" ")
+                            ))
+                            .hint("leave `scopes` out: what is needed follows from the account"),
+                    );
+                }
+                scopes.0
+            }
+            None => known.map(|known| scopes::wanted(known, need)).unwrap_or_default(),
         };
         if scopes.is_empty() && !damaged && (issuer.is_some() || authorize_url.is_some()) {
             self.complain(at.name("provider").warning("no scopes are asked for").hint(

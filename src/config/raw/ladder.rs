@@ -1,6 +1,6 @@
 //! `remind:` and `escalate:` of a rule, as written.
 
-use crate::config::raw::rules::Mail;
+use crate::config::raw::mail::Mail;
 use crate::config::raw::{Many, Time};
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -42,6 +42,8 @@ pub struct Account {
     pub description: Option<String>,
     /// Whose servers these are: a known provider, or a map of endpoints.
     pub provider: Option<Provider>,
+    /// Which of Microsoft's clouds. Default: worldwide.
+    pub cloud: Option<Cloud>,
     /// How mail leaves. Default: smtp.
     pub transport: Option<Transport>,
     /// With `transport: file`: the folder the .eml files are written to.
@@ -90,6 +92,21 @@ pub enum Preset {
     Microsoft365,
     /// Google Workspace, Gmail.
     Google,
+}
+
+/// One of Microsoft's clouds. A token of one is worth nothing in another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cloud {
+    /// Everybody's, GCC among them.
+    #[default]
+    Worldwide,
+    /// Of the government of the United States.
+    GccHigh,
+    /// Of its Department of Defense.
+    Dod,
+    /// Run by 21Vianet.
+    China,
 }
 
 /// Whose servers an account uses.

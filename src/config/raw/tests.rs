@@ -101,6 +101,8 @@ pub struct Happening {
     pub removes: Option<Many<Template>>,
     /// A job elsewhere reports; for a rule with `run`, its command ends like this from now on.
     pub job: Option<Job>,
+    /// Somebody emits an event.
+    pub event: Option<EmittedEvent>,
     /// A mail server answers differently from now on.
     pub server: Option<Server>,
     /// A person pauses a rule.
@@ -140,6 +142,8 @@ pub struct Resumed {
 pub struct Job {
     /// Its name.
     pub name: String,
+    /// It begins now, as with `tidings exec`; how it ends is a happening of its own.
+    pub starts: Option<bool>,
     /// Its exit code. Default: 0.
     #[schemars(range(min = 0, max = 255))]
     pub exit: Option<i32>,
@@ -149,6 +153,23 @@ pub struct Job {
     pub output: Option<String>,
     /// How long it took. Default: no time.
     pub duration: Option<Time>,
+}
+
+/// An event of others.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmittedEvent {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Who says it: a URI reference. Default: //test.example.
+    pub source: Option<String>,
+    /// Unique for its source: one that came before is no event. Default: one of its own each time.
+    pub id: Option<String>,
+    /// What it happened to.
+    pub subject: Option<String>,
+    /// What it says.
+    pub data: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// How the server of an account answers from now on: one of `refuses`, `accepts`, `away`, `silent`.

@@ -3,7 +3,7 @@
 use crate::action::email::{MailSpec, Oversize, Priority, RecipientSpec};
 use crate::config::check::address_hint;
 use crate::config::document::At;
-use crate::config::raw::{Many, Template, rules as raw};
+use crate::config::raw::{Many, Template, mail as raw};
 use crate::config::settings::Account;
 use crate::mail::address::{Address, Mailbox};
 use crate::rule::load::words::Words;

@@ -17,6 +17,7 @@ mod health;
 mod hear;
 mod inherit;
 mod looks;
+mod mounts;
 mod remember;
 mod scans;
 mod sets;
@@ -208,6 +209,7 @@ impl Folder {
             scan_ms: 0,
             last_event: None,
             folder: None,
+            mounts: Vec::new(),
         };
         Folder {
             wants: Arc::new(Wants::new(watch.wanted.clone())),

@@ -59,6 +59,9 @@ pub struct WatchStatus {
     /// Which folder it was when files were last found in it as expected. A different one after a restart
     /// is a reason for doubt, not for taking all files for new.
     pub folder: Option<FolderId>,
+    /// Folders below the root at which another file system began, also where it is away now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<PathBuf>,
 }
 
 /// What one complete look led to.

@@ -67,7 +67,7 @@ impl SteppedFiles {
         Ok(())
     }
 
-    /// When a file is to be looked at again.
+    /// When a file is to be looked at again, or a set of files is to be told late.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.folders
             .iter()

@@ -40,6 +40,8 @@ pub struct Done {
     pub folder: FolderId,
     /// What became of it.
     pub scanned: Scanned,
+    /// Folders below the root at which another file system begins.
+    pub mounts: Vec<PathBuf>,
     /// How long it took.
     pub took: Duration,
 }
@@ -177,6 +179,8 @@ pub struct Sweep {
     /// These folders came to be during the very first look: what is in them is new, whatever that look
     /// took it for.
     pub came: bool,
+    /// File systems that begin below the root, as they are met.
+    pub mounts: Vec<PathBuf>,
     /// Where it tells.
     pub tell: mpsc::Sender<Progress>,
     /// Nobody wants to know any more.
@@ -201,6 +205,7 @@ impl Sweep {
             whole,
             folder: root.id,
             scanned,
+            mounts: std::mem::take(&mut self.mounts),
             took: began.elapsed(),
         };
         // Nobody listens only when the watch has ended.
@@ -217,6 +222,10 @@ impl Visitor for Sweep {
         if let Some(watcher) = &self.watcher {
             lock(&self.arms).arm(watcher, self.root.path(), folder, id, kind);
         }
+    }
+
+    fn mounted(&mut self, folder: &Path) {
+        self.mounts.push(folder.to_owned());
     }
 
     fn files(&mut self, found: Vec<Found>) -> bool {

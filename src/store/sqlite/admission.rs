@@ -2,7 +2,7 @@
 
 use super::rows::change;
 use super::writer::Tx;
-use super::{cases, gatherings, journal, outbox};
+use super::{cases, gatherings, outbox, record};
 use crate::event::EventId;
 use crate::store::{Admission, Admitted, StoreError};
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ pub(in crate::store) fn admit(
                 .collect::<Result<_, _>>()?,
         );
         for event in &admission.events {
-            journal::insert(tx, event, now)?;
+            record::insert(tx, event, now)?;
         }
         if let Some(case) = &admission.case {
             cases::open(tx, case, now)?;

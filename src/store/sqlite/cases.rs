@@ -69,7 +69,7 @@ fn facts(case: &NewCase, since: Timestamp, ended: Option<Timestamp>) -> Map<Stri
         "key": case.key,
         "subject": case.subject,
         "text": told(case),
-        "steps": case.reason.steps,
+        "steps": case.reason.cure(),
         "since": since.to_string(),
         "ended": ended.map(|ended| ended.to_string()),
         "lasted": ended.map(|ended| ended.duration_since(since).as_secs()),

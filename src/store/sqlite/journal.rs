@@ -2,9 +2,8 @@
 
 use super::rows::{self, bytes, change, collect, first, to_json};
 use super::writer::Tx;
-use super::{cases, files, marks};
 use crate::event::{Does, Event, EventId, Kind, NewEvent};
-use crate::store::{Batch, Recorded, StoreError};
+use crate::store::{Recorded, StoreError};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
@@ -16,43 +15,6 @@ const INSERT: &str = "INSERT INTO event (key, kind, source, subject, time, facts
 /// What waits for dispatch, oldest first.
 pub(super) const PENDING: &str = "SELECT id, key, kind, source, subject, time, facts, root, relative, size, mtime_ns, \
      origin_rule, origin_event, recorded, recovers, case_key, case_does, case_text FROM event WHERE dispatched IS NULL ORDER BY id";
-
-/// Everything of a batch.
-pub(in crate::store) fn record(
-    tx: &Tx<'_>,
-    batch: &Batch,
-    now: Timestamp,
-) -> Result<Vec<Recorded>, StoreError> {
-    let recorded = batch
-        .events
-        .iter()
-        .map(|event| insert(tx, event, now))
-        .collect::<Result<_, _>>()?;
-    for watch in &batch.baselines {
-        files::remember_watch(tx, watch)?;
-    }
-    for file in &batch.seen {
-        files::remember(tx, file, now)?;
-    }
-    marks::set(tx, &batch.marks)?;
-    marks::take(tx, &batch.unmarked)?;
-    Ok(recorded)
-}
-
-/// One event, with what it does to a case; a key that is taken gives back its number.
-pub(super) fn insert(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Recorded, StoreError> {
-    let Some(step) = &event.case else {
-        return put(tx, event, now);
-    };
-    if let Some(standing) = cases::stands(tx.connection, step)? {
-        return Ok(standing);
-    }
-    let recorded = put(tx, event, now)?;
-    if recorded.fresh {
-        cases::step(tx, event, step, recorded.id, now)?;
-    }
-    Ok(recorded)
-}
 
 /// The event alone.
 pub(super) fn put(tx: &Tx<'_>, event: &NewEvent, now: Timestamp) -> Result<Recorded, StoreError> {

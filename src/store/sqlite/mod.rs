@@ -23,6 +23,7 @@ mod network;
 pub(super) mod orphans;
 pub(super) mod outbox;
 pub(super) mod purge;
+pub(super) mod record;
 mod rows;
 mod schema;
 pub(super) mod writer;

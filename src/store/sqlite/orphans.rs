@@ -10,7 +10,7 @@
 use super::outbox;
 use super::rows::collect;
 use super::writer::Tx;
-use super::{journal, rows};
+use super::{record, rows};
 use crate::entry::{Entry, EntryId, Kind, Reason, State, Verb};
 use crate::event::NewEvent;
 use crate::store::{Recovery, StoreError};
@@ -78,7 +78,7 @@ pub(in crate::store) fn settle(
             State::Failed => {
                 let (effect, _) = outbox::contents(tx.connection, id)?;
                 for event in lost(&entry, &effect) {
-                    journal::insert(tx, &event, now)?;
+                    record::insert(tx, &event, now)?;
                 }
                 recovery.lost_work.push(id);
             }

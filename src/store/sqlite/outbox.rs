@@ -2,7 +2,7 @@
 
 use super::rows::{self, change, collect, first, policy, to_json};
 use super::writer::Tx;
-use super::{cases, files, gatherings, journal};
+use super::{cases, files, gatherings, journal, record};
 use crate::entry::{Body, Entry, EntryId, Fence, Kind, Leased, NewEntry, Reason, Settlement, State, Verb};
 use crate::store::{Admitted, Also, Lane, NewCase, StoreError};
 use jiff::Timestamp;
@@ -344,7 +344,7 @@ pub(in crate::store) fn settle(
         )?;
     }
     for event in &also.events {
-        journal::insert(tx, event, now)?;
+        record::insert(tx, event, now)?;
     }
     for file in &also.gone {
         files::mark_gone(tx, file, now)?;

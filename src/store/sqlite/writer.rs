@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// Most requests in one transaction: keeps the wait of the first one short.
@@ -26,8 +26,6 @@ const LOG: u64 = 8 * 1024 * 1024;
 const LONGEST_LOG: u64 = 64 * 1024 * 1024;
 /// How long they are waited for.
 const READERS: Duration = Duration::from_secs(1);
-/// Time between two looks at the length of the log; each may cost that wait.
-const MEASURE: Duration = Duration::from_secs(10);
 /// Size of the file that is given up to write outcomes on a full disk.
 const BALLAST: u64 = 16 * 1024 * 1024;
 /// The ballast is only laid down where this much more is free.
@@ -133,7 +131,7 @@ impl Writer {
             changes,
             seen,
             spent: false,
-            measured: Instant::now(),
+            longest_log: LONGEST_LOG,
             synced: Cell::new(true),
         };
         std::thread::Builder::new()
@@ -198,8 +196,8 @@ struct Task {
     seen: i64,
     /// The ballast was given up.
     spent: bool,
-    /// When the length of the log was last looked at.
-    measured: Instant,
+    /// Beyond this length of the log its readers are waited for.
+    longest_log: u64,
     /// `synchronous` is FULL.
     synced: Cell<bool>,
 }
@@ -253,11 +251,12 @@ impl Task {
     /// SQLite begins the log anew only at a moment in which nobody reads from it. Readers that overlap
     /// leave none, and it would grow for as long as they do.
     fn bound_log(&mut self) {
-        if self.measured.elapsed() < MEASURE {
-            return;
+        let length = self.log_len();
+        if length <= LONGEST_LOG {
+            // Begun anew, the file is cut back to this very length (`journal_size_limit`).
+            self.longest_log = LONGEST_LOG;
         }
-        self.measured = Instant::now();
-        if self.log_len() < LONGEST_LOG {
+        if length <= self.longest_log {
             return;
         }
         let begun_anew = self
@@ -269,8 +268,10 @@ impl Task {
                     .query_row("PRAGMA wal_checkpoint(RESTART)", [], busy)
             })
             .and_then(|busy| self.connection.busy_timeout(super::BUSY).map(|()| !busy));
+        // The wait was in vain: the next is worth it when as much again was written.
+        self.longest_log = length + LONGEST_LOG;
         match begun_anew {
-            Ok(true) => {}
+            Ok(true) => self.longest_log = LONGEST_LOG,
             Ok(false) => tracing::warn!("somebody reads the store for long; its log cannot be begun anew"),
             Err(error) => tracing::warn!(%error, "the log of the store cannot be begun anew"),
         }

@@ -157,7 +157,12 @@ impl Folder {
         );
         tracing::warn!(root = %self.shown_root(), count, "some folders cannot be read");
         let mut reason = Reason::new(text);
-        reason.steps = vec!["give the user this runs as the right to read and enter them".to_owned()];
+        reason.steps = vec![
+            "give the user this runs as the right to read and enter them; mount what should be mounted there"
+                .to_owned(),
+            "if a file system is away for good, remove the empty folder: what was in it then counts as gone"
+                .to_owned(),
+        ];
         let case = NewCase {
             key,
             kind: "watch".to_owned(),

@@ -7,6 +7,7 @@ use crate::source::file::status::{WatchStatus, mark};
 use crate::source::file::sweep::lock;
 use crate::store::{Batch, SeenFile, StoreError, WatchMemory};
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 impl Folder {
     /// Reads what the store knows of this watch, or of one that it replaces.
@@ -23,6 +24,7 @@ impl Folder {
         if let Some(old) = old.and_then(|(_, value)| serde_json::from_value::<WatchStatus>(value).ok()) {
             self.status.folder = old.folder;
             self.status.last_event = old.last_event;
+            self.status.mounts = old.mounts;
         }
         let open = self.store.open_cases().await?;
         self.open = open.iter().any(|case| case.key == self.case);
@@ -54,6 +56,10 @@ impl Folder {
         } else {
             Vec::new()
         };
+        let mut mounts = Vec::new();
+        for elder in &elders {
+            mounts.extend(self.mounts_of(&elder.id).await?);
+        }
         let mut estate = Estate::new(own);
         for elder in elders {
             // What one that was replaced recorded is asked about here. One that goes on has rules of its own.
@@ -65,6 +71,7 @@ impl Folder {
                 estate.take(&self.watch.id, file, &open);
             }
         }
+        self.status.mounts.extend(mounts);
         estate.record(&self.store).await?;
         let all: Vec<_> = estate.all.into_values().collect();
         self.load(&all);
@@ -73,6 +80,14 @@ impl Folder {
         } else {
             self.record_baseline().await
         }
+    }
+
+    /// The file systems below the root, as another watch of it met them.
+    async fn mounts_of(&self, watch: &str) -> Result<Vec<PathBuf>, StoreError> {
+        let marks = self.store.marks(&mark(watch)).await?;
+        let own = marks.into_iter().find(|(key, _)| *key == mark(watch));
+        let status = own.and_then(|(_, value)| serde_json::from_value::<WatchStatus>(value).ok());
+        Ok(status.map_or_else(Vec::new, |status| status.mounts))
     }
 
     fn load(&mut self, seen: &[SeenFile]) {

@@ -36,6 +36,7 @@ impl Folder {
                 && starts.is_none()
                 && self.watch.existing == Existing::Ignore,
             came: self.looks_first() && starts.is_some(),
+            mounts: Vec::new(),
             tell: self.tell.clone(),
             stop: self.stop.clone(),
         };
@@ -138,7 +139,7 @@ impl Folder {
         let Some(root) = self.root.clone().filter(|root| root.id == done.folder) else {
             return; // another folder is the root by now
         };
-        let (tally, unreadable, more) = match done.scanned {
+        let (tally, mut unreadable, more) = match done.scanned {
             Scanned::Away(away) => return self.go_away(away).await,
             Scanned::Stopped => return,
             Scanned::Complete(tally) => (tally, Vec::new(), 0),
@@ -147,6 +148,7 @@ impl Folder {
         if !done.whole {
             return;
         }
+        unreadable.extend(self.away_below(&root, done.mounts, &unreadable).await);
         self.note_scan(tally, done.took, unreadable.len() + more);
         if let Some(watcher) = &self.watcher {
             let certain =

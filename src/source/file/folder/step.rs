@@ -45,9 +45,10 @@ impl Folder {
         }
     }
 
-    /// When a file here is to be looked at again.
+    /// When a file here is to be looked at again, or a set of files is to be told late.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let due = self.candidates.next_due()?;
-        self.began.checked_add(due).ok()
+        let look = self.candidates.next_due();
+        let look = look.and_then(|due| self.began.checked_add(due).ok());
+        look.into_iter().chain(self.sets.next_due()).min()
     }
 }
