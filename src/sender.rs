@@ -97,6 +97,8 @@ pub struct Sender {
     keeper: Arc<Keeper>,
     transcript: Option<Transcript>,
     pace: Mutex<BTreeMap<String, Pacer>>,
+    /// Since when it is out of reach.
+    down: Mutex<Option<jiff::Timestamp>>,
 }
 
 enum Submit {
@@ -138,6 +140,7 @@ impl Senders {
             keeper: Arc::clone(keeper),
             transcript: None,
             pace: Mutex::default(),
+            down: Mutex::default(),
         };
         let by_account = settings
             .accounts
@@ -213,6 +216,7 @@ impl Sender {
             keeper,
             transcript,
             pace: Mutex::default(),
+            down: Mutex::default(),
         })
     }
 
@@ -243,6 +247,17 @@ impl Sender {
             .entry(mailbox.to_owned())
             .or_insert_with(|| Pacer::new(self.account.pace, recent()));
         work(pacer)
+    }
+
+    /// Notes whether it was out of reach just now, and tells since when it is.
+    pub fn note_reach(&self, is_down: bool, now: jiff::Timestamp) -> jiff::Timestamp {
+        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_down {
+            *down.get_or_insert(now)
+        } else {
+            *down = None;
+            now
+        }
     }
 
     /// Whether the mailbox's pacer was made already.

@@ -510,7 +510,9 @@ async fn what_gmail_rations_is_waited_for_and_a_missing_scope_is_named() {
     within(gmail.received(1)).await;
     office
         .site
-        .until("it is written down", || office.entries()[0]["state"] == "accepted")
+        .until("it is written down", || {
+            office.entries()[0]["state"] == "accepted"
+        })
         .await;
     drop(daemon);
     gmail.fault(
@@ -547,4 +549,112 @@ async fn more_recipients_than_gmail_takes_are_held_before_anything_is_said() {
         "{shown}"
     );
     office.end();
+}
+
+// ---- another account ----
+
+/// The office, and the relay may send as alice as well; her own mails may go by both.
+fn both(office: &Office) {
+    office.settings(|settings| {
+        settings
+            .replace(
+                "    user: robot@example.org\n",
+                "    user: robot@example.org\n    senders: [alice@sandbox.example]\n",
+            )
+            .replace("outbox: {", "outbox: { fail_over: 0s,")
+    });
+    let rules = std::fs::read_to_string(office.site.path("rules/rules.yaml")).unwrap();
+    let rules = rules.replace(
+        "mail: { to: ops@example.org,",
+        "mail: { account: [office, backup], to: ops@example.org,",
+    );
+    office.site.write("rules/rules.yaml", &rules);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_whose_account_needs_a_person_leaves_by_the_next_one_byte_for_byte() {
+    let office = Office::open().await;
+    both(&office);
+    office.run(&["run", "--once"]);
+    office.drop("own/1.txt");
+    let (code, said) = once(&office);
+    assert_eq!(code, Some(77), "the account still needs its person: {said}");
+    let entry = office.entries_of("own").remove(0);
+    assert_eq!(entry["state"], "accepted", "{entry}");
+    let sent = office.backup.messages();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(
+        (sent[0].from.as_str(), text(&sent[0].bytes)),
+        (ALICE, text(&frozen(&office, &entry["id"])))
+    );
+    let shown = office.ok(&["outbox", "show", &entry["id"].to_string()]);
+    assert!(shown.contains("backup"), "{shown}");
+    assert!(
+        office.ok(&["status"]).contains("account office"),
+        "its trouble is told"
+    );
+    // The next mail asks first who is well.
+    office.drop("own/2.txt");
+    once(&office);
+    let entry = office.entries_of("own").remove(0);
+    assert_eq!(
+        (entry["state"].as_str(), entry["attempts"].as_u64()),
+        (Some("accepted"), Some(1)),
+        "{entry}"
+    );
+    office.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_whose_account_is_out_of_reach_leaves_by_the_next_one_unless_it_may_have_gone_out() {
+    let (office, graph) = over_graph("").await;
+    both(&office);
+    graph.fault(graph::Step::SendMail, Fault::DoneAndCut);
+    office.drop("own/1.txt");
+    once(&office);
+    assert_eq!(graph.sent().len(), 1);
+    let unknown = office.entries_of("own").remove(0)["id"].clone();
+
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = format!("http://{}/", dead.local_addr().unwrap());
+    drop(dead);
+    office.settings(|settings| settings.replace(graph.url().as_str(), &nowhere));
+    office.drop("own/2.txt");
+    office
+        .site
+        .until("both were tried", || {
+            once(&office);
+            let entries = office.entries_of("own");
+            entries.len() == 2
+                && entries
+                    .iter()
+                    .any(|entry| entry["id"] == unknown && entry["attempts"].as_u64() > Some(1))
+        })
+        .await;
+    let entries = office.entries_of("own");
+    let state =
+        |id: &serde_json::Value| entries.iter().find(|entry| entry["id"] == *id).unwrap()["state"].clone();
+    assert_eq!(state(&unknown), "deferred", "it stays where it may have gone out");
+    let other = entries.iter().find(|entry| entry["id"] != unknown).unwrap();
+    assert_eq!(other["state"], "accepted", "{other}");
+    assert_eq!(office.backup.messages().len(), 1);
+    office.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_account_of_a_rule_must_be_allowed_to_send_as_its_sender() {
+    let office = Office::open().await;
+    let rules = std::fs::read_to_string(office.site.path("rules/rules.yaml")).unwrap();
+    let rules = rules.replace(
+        "mail: { to: ops@example.org,",
+        "mail: { account: [office, backup], to: ops@example.org,",
+    );
+    office.site.write("rules/rules.yaml", &rules);
+    let checked = office.run(&["check"]);
+    let said = format!("{}{}", text(&checked.stdout), text(&checked.stderr));
+    assert!(
+        checked.status.code() == Some(78)
+            && said.contains(&format!("the account `backup` may not send as {ALICE}")),
+        "{said}"
+    );
 }

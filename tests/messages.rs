@@ -443,6 +443,7 @@ impl Drop for House {
 fn spec() -> MailSpec {
     MailSpec {
         account_named: true,
+        accounts: Vec::new(),
         account: "office".to_owned(),
         from: mailbox("Invoices <invoices@contoso.com>"),
         to: vec![RecipientSpec::Fixed(mailbox("ap@contoso.com"))],

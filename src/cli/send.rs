@@ -123,6 +123,7 @@ fn spec(args: &Args, settings: &Settings) -> Result<MailSpec, String> {
     Ok(MailSpec {
         account,
         account_named: true,
+        accounts: Vec::new(),
         from,
         to,
         cc: Vec::new(),

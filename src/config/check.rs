@@ -194,6 +194,7 @@ pub fn nothing(dir: &Path) -> Settings {
             longest: Duration::from_secs(3600),
             give_up: Duration::from_secs(2 * 86_400),
             on_unknown: OnUnknown::Resend,
+            fail_over: Duration::from_secs(15 * 60),
             keep: Duration::from_secs(30 * 86_400),
         },
         calendars: BTreeMap::new(),
@@ -427,6 +428,11 @@ impl Checker<'_> {
                 ),
             }
         }
+        outbox.fail_over = self.time(
+            &at.key("fail_over"),
+            text(&raw.fail_over).as_deref(),
+            outbox.fail_over,
+        );
         outbox.keep = self.some_time(&at.key("keep"), text(&raw.keep).as_deref(), outbox.keep);
         outbox
     }

@@ -98,6 +98,8 @@ pub struct Outbox {
     pub give_up: Duration,
     /// What to do with a mail whose fate is unknown.
     pub on_unknown: OnUnknown,
+    /// How long an account may be out of reach before its mails go on by the next account their rule names.
+    pub fail_over: Duration,
     /// How long accepted and cancelled entries, their bodies and old events are kept.
     pub keep: Duration,
 }

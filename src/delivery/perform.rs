@@ -5,10 +5,11 @@ use crate::action::work;
 use crate::action::{Mail, Step, Work};
 use crate::clock::Clock;
 use crate::delivery::Plan;
+use crate::delivery::over::{self, Condition};
 use crate::delivery::verdict::{self, Trouble, Verdict};
 use crate::entry::{Body, Entry, EntryId, Fence, Kind, Leased, OnUnknown, Reason, Settlement, State};
 use crate::event::FileRef;
-use crate::sender::{Outcome, Sender};
+use crate::sender::{self, Outcome, Sender};
 use crate::store::{Also, NewCase, Store};
 use crate::transport::{Content, Found, Gate, GateClosed, Parcel};
 use jiff::Timestamp;
@@ -192,11 +193,13 @@ impl Performer {
             }
         };
         let now = self.clock.now();
+        let condition = over::condition(&outcome);
+        let down = sender.note_reach(condition == Condition::Down, now);
         let Verdict {
             settlement,
             effect,
             resend,
-            pause,
+            mut pause,
             trouble,
         } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, self.random());
         let settlement = match looked {
@@ -225,6 +228,26 @@ impl Performer {
             awaits: case.clone(),
             ..Also::default()
         };
+        // How long this mail waits is known also after a restart.
+        let mut settlement = settlement;
+        if over::calls_for(condition, down.min(entry.since), now, self.plan.fail_over)
+            && let Some((moved, wrapped)) = self.elsewhere(entry, &mail).await
+            && let Settlement::Defer(until, reason) = &settlement
+        {
+            let mut reason = reason.clone();
+            reason.text = format!("{}; it goes on by account `{}`", reason.text, moved.account);
+            tracing::warn!(entry = %entry.id, rule = %entry.rule, from = %mail.account, to = %moved.account, "a mail goes on by another account");
+            let due = if wrapped { *until } else { now };
+            settlement = Settlement::Defer(due, reason);
+            also.lane = self.plan.senders.get(&moved.account).map(|next| {
+                let lane = sender::lane(next.account(), &mail.sender);
+                (lane, moved.account.clone())
+            });
+            also.effect = serde_json::to_vec(&moved).ok();
+            also.awaits = None;
+            // Those behind it are to go on as well, and not to wait for the account.
+            pause = None;
+        }
         match (&trouble, &case) {
             (Some(Trouble::Grant(reason) | Trouble::Account(reason)), Some(case)) => {
                 also.open = self.case(leased, "account", case, reason).await;
@@ -239,10 +262,23 @@ impl Performer {
         self.settle_and_free(leased, settlement, also, pause).await;
         Performed {
             pause,
-            awaits: case,
+            awaits: pause.and(case),
             again,
             ..Performed::default()
         }
+    }
+
+    /// The mail as the next account of its rule shall send it, and whether all were tried.
+    async fn elsewhere(&self, entry: &Entry, mail: &Mail) -> Option<(Mail, bool)> {
+        let (account, wrapped) = over::next(mail, |name| self.plan.senders.get(name).is_some())?;
+        let attempts = self.store.entry(entry.id).await.ok()??.attempts;
+        over::is_unsent(&attempts).then(|| {
+            let moved = Mail {
+                account,
+                ..mail.clone()
+            };
+            (moved, wrapped)
+        })
     }
 
     /// Before a mail that may have gone out goes again: was it sent?

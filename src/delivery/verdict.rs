@@ -142,6 +142,11 @@ pub fn settle(
                 Ok(envelope) => {
                     let mut verdict = later(told, after, false);
                     verdict.effect = Some(Mail {
+                        // Somebody has it: it stays where it is.
+                        accounts: match &accepted {
+                            Some(_) => Vec::new(),
+                            None => mail.accounts.clone(),
+                        },
                         envelope,
                         refused,
                         ..mail.clone()
@@ -240,6 +245,7 @@ mod tests {
             .to_vec();
         Mail {
             account: "office".into(),
+            accounts: Vec::new(),
             sender: address("robot@example.org"),
             envelope: Envelope::new(address("robot@example.org"), to).unwrap(),
             message_id: "<1@example.org>".into(),

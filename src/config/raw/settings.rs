@@ -333,6 +333,9 @@ pub struct Outbox {
     /// What to do with a mail of which nobody can say whether it was sent. Default: resend. With verify, a list says
     /// what to do where nobody can look: [verify, resend] or [verify, hold]; verify alone is [verify, hold].
     pub on_unknown: Option<Many<OnUnknown>>,
+    /// How long an account may be out of reach before its mails go on by the next account their rule names.
+    /// Default: 15m.
+    pub fail_over: Option<Time>,
     /// How long what is done is kept. Default: 30d.
     pub keep: Option<Time>,
 }
