@@ -288,10 +288,10 @@ impl Advice {
         Reason {
             text: self.meaning.clone(),
             reply: Some(symptom.text.clone()).filter(|text| !text.is_empty()),
-            advice: self.known.then(|| self.id.to_owned()),
+            advice: self.known.then(|| self.id.as_str().into()),
             steps: self.steps.clone(),
-            who: self.who.clone(),
-            takes: self.takes.clone(),
+            who: self.who.as_deref().map(Into::into),
+            takes: self.takes.as_deref().map(Into::into),
         }
     }
 }

@@ -10,10 +10,11 @@
 //! start lists it as `unknown`.
 
 pub mod alive;
+pub mod endings;
 mod housekeeping;
 pub mod notify;
 mod reload;
-mod space;
+pub mod space;
 
 use crate::action::run::Commands;
 use crate::action::work;
@@ -39,6 +40,7 @@ use crate::source::file::FileSource;
 use crate::source::schedule::{Schedule, ScheduleSource};
 use crate::store::lock::{Lock, LockError};
 use crate::store::{Store, StoreError};
+use crate::submission::listener::{self, Door, DoorError};
 use crate::task::{TaskError, Tasks};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -88,6 +90,8 @@ pub enum AppError {
     Keeper(#[from] KeeperError),
     #[error(transparent)]
     Sender(#[from] SenderError),
+    #[error(transparent)]
+    Submission(#[from] DoorError),
     #[error(transparent)]
     Task(#[from] TaskError),
     #[error("cannot listen for signals: {0}")]
@@ -196,6 +200,7 @@ impl App {
             keeper: watch::Sender::new(keeper),
             delivery: watch::Sender::new(Arc::new(delivery_plan)),
             rules: watch::Sender::new(Arc::new(rules_plan)),
+            door: watch::Sender::new(Arc::new(Door::shut(Arc::new(settings.clone()), host()))),
             settings: watch::Sender::new(Arc::new(settings)),
             files: files_handle,
             schedules: schedules_handle,
@@ -289,6 +294,15 @@ impl App {
             store_pulse,
             progress,
         } = self;
+        let (current, before) = (
+            Arc::clone(&live.settings.borrow()),
+            Arc::clone(&live.door.borrow()),
+        );
+        let door = Door::open(current, host(), &before).await?;
+        for address in door.addresses() {
+            tracing::info!(%address, "mails may be handed in");
+        }
+        live.door.send_replace(Arc::new(door));
         let mut tasks = Tasks::new();
         let stopping = tasks.stop();
         tasks.spawn(
@@ -315,12 +329,31 @@ impl App {
             "proof",
             housekeeping::prove(store.clone(), store_pulse, stopping.clone()),
         );
+        tasks.spawn(
+            "submission",
+            listener::run(
+                store.clone(),
+                clock.clone(),
+                live.door.subscribe(),
+                stopping.clone(),
+            ),
+        );
         let forgetting = live.files.clone();
         tasks.spawn("forgetting", async move {
             while let Some(file) = gone.recv().await {
                 forgetting.forget(file);
             }
         });
+        tasks.spawn(
+            "endings",
+            endings::run(
+                store.clone(),
+                live.settings.subscribe(),
+                live.keeper.subscribe(),
+                clock.clone(),
+                stopping.clone(),
+            ),
+        );
         tasks.spawn("keeper", keep(live.keeper.subscribe(), stopping.clone()));
         let mut looked = std::pin::pin!(looked);
         let mut started = Some(started);
@@ -380,6 +413,8 @@ impl App {
             soon.cancelled().await;
             jobs_stop.cancel();
         });
+        // Before what is due leaves: a warning is a mail like any other.
+        let urgent = endings::look(&self.store, &settings, &keeper, self.clock.now()).await?;
         let before = self.store.counts().await?;
         let notice = async {
             self.files.look().await?;
@@ -413,7 +448,14 @@ impl App {
         }
         // A renewal under way is waited for all the same: given up, somebody would have to sign in again.
         keeper.quiet().await;
-        let left = left(&before, &after, &self.store.open_cases().await?, stopped);
+        let mut left = left(&before, &after, &self.store.open_cases().await?, stopped);
+        left.accounts.extend(
+            urgent
+                .into_iter()
+                .filter(|account| settings.accounts.contains_key(account)),
+        );
+        left.accounts.sort();
+        left.accounts.dedup();
         if let Some(alive) = settings.alive.as_ref().filter(|_| left.is_well()) {
             let called = tokio::select! {
                 called = alive::call(alive, None) => Some(called),
@@ -442,7 +484,7 @@ fn left(before: &Counts, after: &Counts, cases: &[crate::store::Case], stopped: 
     let of = |kind: &str| {
         cases
             .iter()
-            .filter(|case| case.kind == kind)
+            .filter(|case| case.kind == kind && !case.key.starts_with(endings::CASES))
             .map(|case| case.subject.clone())
             .collect::<BTreeSet<_>>()
             .into_iter()

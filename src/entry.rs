@@ -213,16 +213,16 @@ pub struct Reason {
     pub reply: Option<String>,
     /// Which entry of the advice catalog explains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub advice: Option<String>,
+    pub advice: Option<Box<str>>,
     /// Steps to mend it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
     /// Who can mend it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub who: Option<String>,
+    pub who: Option<Box<str>>,
     /// How long a change takes to bite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub takes: Option<String>,
+    pub takes: Option<Box<str>>,
 }
 
 impl Reason {

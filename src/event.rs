@@ -46,11 +46,13 @@ pub enum Kind {
     Event,
     /// Something of ours needs a person: a watch, an account, a mail, a rule.
     Trouble,
+    /// Somebody handed a mail in, to leave as it is. No rule is asked about it.
+    MailHandedIn,
 }
 
 impl Kind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::FileArrives,
         Kind::FileRemoved,
         Kind::FileMissing,
@@ -62,6 +64,7 @@ impl Kind {
         Kind::JobRunsLong,
         Kind::Event,
         Kind::Trouble,
+        Kind::MailHandedIn,
     ];
 
     /// The word for it in YAML, journal and output.
@@ -78,6 +81,7 @@ impl Kind {
             Kind::JobRunsLong => "job_runs_long",
             Kind::Event => "event",
             Kind::Trouble => "trouble",
+            Kind::MailHandedIn => "mail_handed_in",
         }
     }
 

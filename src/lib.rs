@@ -16,6 +16,7 @@
 //! | [`sandbox`] | a small mail server and sign-in server, for `demo` and tests |
 //! | [`app`], [`task`] | build, start, reload, stop; named tasks |
 //! | [`trial`] | tests of rules: the same parts on a clock moved by hand |
+//! | [`submission`] | mails of others become entries in the outbox |
 //! | [`dispatch`] | a recorded event becomes entries in the outbox |
 //! | [`delivery`] | entries are claimed, performed, settled |
 //! | [`rule`] | what fires |
@@ -27,17 +28,19 @@
 //! | [`store`] | what is kept |
 //! | [`template`], [`config`], [`http`] | texts; settings; the way to servers over https |
 //! | [`mail`], [`advice`] | messages and addresses; what a server's words mean |
-//! | [`event`], [`entry`], [`clock`], [`ground`], [`backoff`], [`pulse`] | the words |
+//! | [`certificate`], [`ends`], [`event`], [`entry`], [`clock`], [`ground`], [`backoff`], [`pulse`] | the words |
 
 pub mod action;
 pub mod advice;
 pub mod app;
 pub mod backoff;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod dispatch;
+pub mod ends;
 pub mod entry;
 pub mod event;
 pub mod ground;
@@ -50,6 +53,7 @@ pub mod sandbox;
 pub mod sender;
 pub mod source;
 pub mod store;
+pub mod submission;
 pub mod suggest;
 pub mod task;
 pub mod template;

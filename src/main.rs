@@ -7,6 +7,10 @@ use tidings::cli::{self, Exit};
 fn main() -> ExitCode {
     // One crypto provider in the process; a second call would only say so.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(call) = cli::sendmail::called(&arguments) {
+        return block_on(cli::sendmail::serve(call));
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -19,6 +23,10 @@ fn main() -> ExitCode {
             return exit.into();
         }
     };
+    block_on(cli::run(cli))
+}
+
+fn block_on(work: impl Future<Output = Exit>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -26,7 +34,7 @@ fn main() -> ExitCode {
             return Exit::Software.into();
         }
     };
-    let exit = runtime.block_on(cli::run(cli));
+    let exit = runtime.block_on(work);
     // A thread that still reads a terminal or a pipe must not keep the process alive.
     runtime.shutdown_background();
     exit.into()

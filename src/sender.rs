@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::capability;
 use crate::config::known;
 use crate::config::secret::SecretError;
-use crate::config::settings::{Account, Credential, GraphMailbox, LoginAs, Settings, Transport};
+use crate::config::settings::{Account, Credential, Grant, GraphMailbox, LoginAs, Settings, Transport};
 use crate::entry::Reason;
 use crate::mail::Envelope;
 use crate::mail::address::Address;
@@ -176,8 +176,15 @@ fn mailbox(account: &Account, sender: &Address) -> String {
     match &account.transport {
         Transport::Smtp(smtp) if smtp.login_as == LoginAs::Sender => sender.to_string().to_lowercase(),
         Transport::Graph(graph) if graph.mailbox == GraphMailbox::Sender => sender.to_string().to_lowercase(),
+        // The key vouches for each mailbox by itself, and Gmail knows no other than the token's.
+        Transport::Gmail(_) if vouches(account) => sender.to_string().to_lowercase(),
         _ => account.user.clone().unwrap_or_else(|| "-".to_owned()),
     }
+}
+
+/// Whether a key of ours gets a token for each mailbox.
+fn vouches(account: &Account) -> bool {
+    matches!(&account.credential, Credential::OAuth2(oauth2) if matches!(oauth2.grant, Grant::JwtBearer(_)))
 }
 
 impl Sender {
@@ -364,11 +371,21 @@ impl Sender {
             },
             Credential::OAuth2(_) => {
                 let name = &self.account.name;
+                let user = mailbox(&self.account, from);
                 let token = match refused {
-                    None => self.keeper.token(name).await,
-                    Some(refused) => self.keeper.renew(name, refused).await,
+                    None => self.keeper.token_for(name, &user).await,
+                    Some(refused) => self.keeper.renew_for(name, &user, refused).await,
                 };
                 let token = token.map_err(|error| match error {
+                    // The account is fine: it is this mailbox that it may not speak for.
+                    TokenError::NeedsPerson(reason) | TokenError::NeedsConfig(reason)
+                        if self.keeper.is_apart(name, &user) =>
+                    {
+                        Outcome::Mail {
+                            reason,
+                            spreading: false,
+                        }
+                    }
                     TokenError::Transient { text, retry_after } => Outcome::Later {
                         reason: Reason::new(text),
                         after: retry_after,
@@ -378,7 +395,6 @@ impl Sender {
                         Outcome::Grant(reason)
                     }
                 })?;
-                let user = mailbox(&self.account, from);
                 Ok((
                     Login::Bearer {
                         user,

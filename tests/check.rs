@@ -616,7 +616,7 @@ fn keys_that_are_missing() {
     5 |     oauth2: {}
       |     ^^^^^^
       |
-      = hint: Who we are to the provider: the id of the app registration.
+      = hint: the application (client) id of the app registration
 
     error: the key `when` is missing here
      --> rules/a.yaml:2:3
@@ -659,7 +659,7 @@ fn keys_that_are_missing() {
 fn options_that_do_not_exist() {
     let settings = format!("{SETTINGS}quotas: {{ mails_per_rule_per_hour: 1000 }}\n");
     assert_snapshot!(check(&[
-        ("tidings.yaml", &settings.replace("oauth2: { ", "oauth2: { grant: device_code, ").replace("user:", "transport: graph\n    user:")),
+        ("tidings.yaml", &settings.replace("oauth2: { ", "oauth2: { grant: password, ").replace("user:", "transport: graph\n    user:")),
         ("rules/a.yaml", "rules:\n  a:\n    when: { file_is_odd: { in: drop } }\n    soften: { at_most: 1 }\n    mail: { to: ops }\n  b:\n    when: { file_arrives: { in: drop }, schedule: { every: 1h } }\n    mail: { to: ops }\n"),
     ]), @r#"
     error: `graph` is not known here
@@ -670,13 +670,13 @@ fn options_that_do_not_exist() {
       |
       = hint: known are `smtp`, `file`
 
-    error: `device_code` is not known here
+    error: `password` is not known here
      --> tidings.yaml:7:22
       |
-    7 |     oauth2: { grant: device_code, tenant: contoso.onmicrosoft.com, client_id: 4f0c8a52 }
-      |                      ^^^^^^^^^^^
+    7 |     oauth2: { grant: password, tenant: contoso.onmicrosoft.com, client_id: 4f0c8a52 }
+      |                      ^^^^^^^^
       |
-      = hint: known is only `authorization_code`
+      = hint: known are `authorization_code`, `device_code`, `client_credentials`, `jwt_bearer`, `managed_identity`
 
     error: unknown key `quotas`
       --> tidings.yaml:10:1
@@ -1832,12 +1832,17 @@ fn a_secret_in_the_open_is_warned_about_and_never_shown() {
             "client_secret: hunter2, client_secret: hunter2",
         ),
         settings.replace("hunter2 }", "hunter2 ]"),
-        settings.replace("hunter2", "[hunter2]"),
+        settings.replace("hunter2", "[[hunter2]]"),
     ] {
         let said = check(&[("tidings.yaml", &broken)]);
         assert!(said.ends_with("exit 78"), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
     }
+    let two = check(&[(
+        "tidings.yaml",
+        &settings.replace("hunter2", "[hunter2, hunter2-old]"),
+    )]);
+    assert!(!two.contains("hunter2"), "{two}");
 }
 
 #[test]

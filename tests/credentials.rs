@@ -21,15 +21,21 @@ use tidings::cli::face::Face;
 use tidings::clock::Clock;
 use tidings::config::secret::{Secret, SecretSource};
 use tidings::config::settings::{
-    Account, Credential, Defaults, OAuth2, Outbox, Pace, Recipients, Settings, Transport,
+    Account, Credential, Defaults, Grant, LoginAs, OAuth2, Outbox, Pace, Proof, Recipients, Settings,
+    SmtpSettings, Tls, Transport,
 };
 use tidings::entry::OnUnknown;
+use tidings::mail::Envelope;
+use tidings::mail::address::Address;
 use tidings::oauth::keeper::Keeper;
 use tidings::oauth::login::{self, SignIn};
 use tidings::oauth::token::TokenError;
 use tidings::oauth::vault::{Standing, Vault};
 use tidings::sandbox::oauth::{self as sandbox, Fault, Handle, Rotation, Server};
+use tidings::sandbox::smtp;
+use tidings::sender::{Outcome, Sender};
 use tidings::store::Store;
+use tidings::transport::{Content, Open, Parcel};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use url::Url;
@@ -140,6 +146,10 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     let at = |path: &str| Some(server.join(path).unwrap());
     let oauth2 = OAuth2 {
         provider: Provider::Microsoft,
+        grant: Grant::AuthorizationCode,
+        device_url: at("device"),
+        managed_identity_url: None,
+        roles: vec![],
         authorize_url: at("authorize"),
         token_url: at("token"),
         revoke_url: at("revoke"),
@@ -147,8 +157,9 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         scopes: ["offline_access", SEND].map(str::to_owned).to_vec(),
         authorize_extra: vec![("prompt".into(), "select_account".into())],
         client_id: "tidings".into(),
-        client_secret: None,
+        proofs: vec![],
         secret_expires: Some(jiff::civil::date(2027, 5, 1)),
+        grant_life: None,
         redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
         login_hint: Some(ALICE.into()),
         tenant: None,
@@ -180,9 +191,11 @@ fn setup(folder: &Path, server: &Url) -> Settings {
     };
     let state = folder.join("state");
     Settings {
+        submission: None,
         emitted: None,
         alive: None,
         advice: None,
+        handed_in: tidings::config::handed::HandedIn::default(),
         dir: folder.to_owned(),
         ground: tidings::ground::Ground::default(),
         accounts: [
@@ -202,6 +215,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         limits: None,
         calendars: std::collections::BTreeMap::new(),
         outbox: Outbox {
+            fail_over: std::time::Duration::from_secs(900),
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),
             longest: Duration::from_secs(3600),
@@ -336,7 +350,7 @@ async fn login_through_discovery_with_a_client_secret_and_localhost() {
     world.change(|oauth2| {
         oauth2.issuer = Some(issuer);
         (oauth2.authorize_url, oauth2.token_url, oauth2.revoke_url) = (None, None, None);
-        oauth2.client_secret = Some(SecretSource::Literal(Secret::new("s3cr~t+/&=")));
+        oauth2.proofs = vec![Proof::Secret(SecretSource::Literal(Secret::new("s3cr~t+/&=")))];
         oauth2.redirect = Url::parse("http://localhost/").unwrap();
     });
     let person = Person::who(ALICE);
@@ -351,7 +365,9 @@ async fn login_through_discovery_with_a_client_secret_and_localhost() {
 #[tokio::test]
 async fn wrong_client_secret_is_a_problem_of_the_configuration() {
     let mut world = World::new(|server| server.client_secret = Some(Secret::new("right"))).await;
-    world.change(|oauth2| oauth2.client_secret = Some(SecretSource::Literal(Secret::new("canary-wrong"))));
+    world.change(|oauth2| {
+        oauth2.proofs = vec![Proof::Secret(SecretSource::Literal(Secret::new("canary-wrong")))]
+    });
     let person = Person::who(ALICE);
     assert_eq!(world.auth(login_command(), &person).await, Exit::Config);
     assert!(person.all().contains("AADSTS7000215"), "{}", person.all());
@@ -945,6 +961,88 @@ async fn day_with_failing_token_server_never_lacks_a_valid_token() {
     );
 }
 
+/// A day of mails, one every ten minutes, with the sign-in server's clock off by so much and one request in twenty
+/// failing. Every mail must go at its first attempt.
+async fn day_of_mails(skew: i64) {
+    let ahead = jiff::SignedDuration::from_secs(skew);
+    let world = World::new(|server| server.clock = Clock::runtime(Timestamp::now() + ahead)).await;
+    let keeper = world.signed_in().await;
+    let tokens = world.server.clone();
+    let mut mail = smtp::Settings::open();
+    mail.anonymous = false;
+    mail.offers.push("AUTH XOAUTH2".to_owned());
+    mail.authorize = Arc::new(move |_, token| {
+        let account = tokens.check(token).ok_or_else(smtp::AuthRefusal::exchange)?;
+        Ok(account.user.address)
+    });
+    let mail = smtp::Server::start(mail).await.unwrap();
+    let account = Account {
+        transport: Transport::Smtp(SmtpSettings {
+            host: "127.0.0.1".to_owned(),
+            port: mail.address().port(),
+            tls: Tls::None,
+            ca_file: None,
+            login_as: LoginAs::User,
+        }),
+        senders: vec![ALICE.parse().unwrap()],
+        ..world.settings.accounts["office"].clone()
+    };
+    let sender = Sender::new(account, keeper.clone(), None).unwrap();
+    let from: Address = ALICE.parse().unwrap();
+    let _still = still();
+    let kinds = [
+        Fault::Status(503, None),
+        Fault::Page,
+        Fault::Portal,
+        Fault::Status(429, Some(30)),
+    ];
+    let mut failed = Vec::new();
+    for minute in 0..24 * 60_usize {
+        world.server.fault_every(20, kinds[minute % kinds.len()].clone());
+        if minute % 97 == 0 {
+            world.server.fault(kinds[minute % kinds.len()].clone());
+        }
+        pass(60).await;
+        keeper.look().await;
+        if minute % 10 == 0 {
+            let parcel = Parcel {
+                envelope: Envelope::new(from.clone(), vec!["ops@sandbox.example".parse().unwrap()]).unwrap(),
+                content: Content::Bytes(Arc::from(&b"From: alice@sandbox.example\r\n\r\nhello\r\n"[..])),
+                message_id: format!("<{minute}@sandbox.example>"),
+            };
+            match sender.send(&parcel, &from, &Open).await {
+                Outcome::Answered {
+                    accepted: Some(_), ..
+                } => {}
+                other => failed.push((minute, other)),
+            }
+        }
+    }
+    assert!(failed.is_empty(), "skew {skew}: {failed:?}");
+    assert_eq!(mail.messages().len(), 144);
+    let counters = world.server.counters();
+    assert!(
+        counters.requests > counters.refreshes + 1,
+        "no failure was played: {counters:?}"
+    );
+    assert_eq!(counters.reused, 0);
+}
+
+#[tokio::test]
+async fn no_mail_of_a_day_fails_though_the_token_server_does_and_its_clock_is_right() {
+    day_of_mails(0).await;
+}
+
+#[tokio::test]
+async fn no_mail_of_a_day_fails_though_our_clock_is_ten_minutes_behind() {
+    day_of_mails(600).await;
+}
+
+#[tokio::test]
+async fn no_mail_of_a_day_fails_though_our_clock_is_ten_minutes_ahead() {
+    day_of_mails(-600).await;
+}
+
 // ---- several processes ----
 
 /// Not a test of its own: the body of a process that `three_processes_..` starts.
@@ -1046,7 +1144,9 @@ async fn secrets_appear_in_no_output_log_debug_or_file() {
     let mut world =
         World::new(|server| server.client_secret = Some(Secret::new("canary-client-secret"))).await;
     world.change(|oauth2| {
-        oauth2.client_secret = Some(SecretSource::Literal(Secret::new("canary-client-secret")))
+        oauth2.proofs = vec![Proof::Secret(SecretSource::Literal(Secret::new(
+            "canary-client-secret",
+        )))]
     });
     let person = Person::who(ALICE);
     assert_eq!(world.auth(login_command(), &person).await, Exit::Done);

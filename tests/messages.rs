@@ -317,7 +317,10 @@ impl House {
         let settings = Settings {
             dir: dir.path().join("setup"),
             emitted: None,
+            advice: None,
             alive: None,
+            handed_in: tidings::config::handed::HandedIn::default(),
+            submission: None,
             accounts: BTreeMap::from([("office".to_owned(), account)]),
             defaults: Defaults {
                 account: None,
@@ -334,6 +337,7 @@ impl House {
             },
             calendars: BTreeMap::new(),
             outbox: Outbox {
+                fail_over: std::time::Duration::from_secs(900),
                 store: dir.path().join("state/tidings.db"),
                 first: Duration::from_secs(60),
                 longest: Duration::from_secs(3600),

@@ -256,7 +256,7 @@ async fn who_may_not_send_as_another_learns_it_after_the_message() {
     assert_eq!(symptom.stage, Some(Stage::SmtpData));
     let advice = advise(symptom, Provider::Microsoft);
     assert_eq!(
-        (advice.id, advice.class),
+        (advice.id.as_str(), advice.class),
         ("exo-sendas-denied", Class::FixPermission)
     );
     assert_eq!(disposition(symptom, &advice, false), Disposition::Hold);

@@ -554,7 +554,7 @@ fn templated(what: &str, text: &Text, value: &str, with: &Composing<'_>) -> Resu
 
 /// Why an address that a template made is not to be trusted, though it reads as one. Whoever names a file may be who
 /// wrote it, and a pattern `*@ours.example` says nothing of what stands before the `@`.
-fn is_trick(mailbox: &Mailbox) -> Option<&'static str> {
+pub fn is_trick(mailbox: &Mailbox) -> Option<&'static str> {
     let local = mailbox.address.local();
     if local.contains(['%', '!', '@', ':']) {
         // Postfix: `allow_percent_hack` and `swap_bangpath` are on by default.

@@ -80,7 +80,7 @@ impl Values {
         for step in &mut reason.steps {
             *step = self.fill(step);
         }
-        reason.who = reason.who.as_ref().map(|who| self.fill(who));
+        reason.who = reason.who.as_ref().map(|who| self.fill(who).into());
     }
 }
 

@@ -5,6 +5,7 @@
 //! delivery, store. A call that fails is logged and shown by `tidings status`, and stops nothing. The
 //! first call comes a little after the start: a program that dies again and again must not look alive.
 
+use crate::app::endings;
 use crate::config::secret;
 use crate::config::settings::{Alive, Settings};
 use crate::oauth::http::Http;
@@ -36,7 +37,8 @@ pub async fn run(
 ) {
     let mut due: Option<Instant> = None;
     loop {
-        let alive = settings.borrow_and_update().alive.clone();
+        let current = Arc::clone(&settings.borrow_and_update());
+        let alive = current.alive.clone();
         let now = Instant::now();
         due = alive.as_ref().map(|alive| {
             // New settings may ask for it sooner.
@@ -62,7 +64,7 @@ pub async fn run(
         let Some(alive) = alive else { continue };
         let called = tokio::select! {
             () = stop.cancelled() => return,
-            called = call(&alive, Some(&progress)) => called,
+            called = heard(&store, &current, &alive, &progress) => called,
         };
         note(&store, &called).await;
         let wait = match called {
@@ -71,6 +73,17 @@ pub async fn run(
         };
         due = Some(Instant::now() + wait);
     }
+}
+
+/// One call, unless a part hangs or nobody can be told of a trouble in another way.
+async fn heard(store: &Store, settings: &Settings, alive: &Alive, progress: &Progress) -> Result<(), String> {
+    let cases = tokio::time::timeout(NOTE, store.open_cases()).await;
+    let cases = cases.ok().and_then(Result::ok).unwrap_or_default();
+    if let Some(why) = endings::unheard(settings, &cases) {
+        tracing::error!(%why, "the dead-man's switch is not called");
+        return Err(format!("not called: {why}"));
+    }
+    call(alive, Some(progress)).await
 }
 
 /// One call, unless a part hangs. The error says why there was none, or why it failed, and holds nothing

@@ -4,7 +4,9 @@
 //! the plans swapped, one after the other, none of which can fail. What was admitted under the old setup
 //! stays as it is.
 
-use super::{Options, close_cases, expectations_of, oauth_accounts, plan_of, rules_plan_of, schedules_of};
+use super::{
+    Options, close_cases, expectations_of, host, oauth_accounts, plan_of, rules_plan_of, schedules_of,
+};
 use crate::advice::catalog;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
@@ -18,6 +20,7 @@ use crate::source::file::Handle as FilesHandle;
 use crate::source::file::status::{self, Mode, WatchStatus};
 use crate::source::schedule::Handle as SchedulesHandle;
 use crate::store::Store;
+use crate::submission::listener::Door;
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -32,6 +35,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(60);
 /// What a reload replaces in the running parts.
 pub(super) struct Live {
     pub(super) settings: watch::Sender<Arc<Settings>>,
+    pub(super) door: watch::Sender<Arc<Door>>,
     pub(super) keeper: watch::Sender<Arc<Keeper>>,
     pub(super) rules: watch::Sender<Arc<dispatch::Plan>>,
     pub(super) delivery: watch::Sender<Arc<delivery::Plan>>,
@@ -123,6 +127,10 @@ impl Live {
         .map_err(|error| one(&error))?;
         let senders =
             Senders::build(&settings, &keeper, options.transcript.as_deref()).map_err(|error| one(&error))?;
+        let before = Arc::clone(&self.door.borrow());
+        let door = Door::open(Arc::new(settings.clone()), host(), &before)
+            .await
+            .map_err(|error| one(&error))?;
         let watched: Vec<String> = watches.iter().map(|watch| watch.id.clone()).collect();
         let came = watched
             .iter()
@@ -132,6 +140,7 @@ impl Live {
         // Nothing below can fail. Accounts come before the rules that name them.
         catalog::adopt(settings.advice.clone());
         self.keeper.send_replace(keeper);
+        self.door.send_replace(Arc::new(door));
         self.delivery
             .send_replace(Arc::new(plan_of(&settings, &rules, senders)));
         self.schedules.replace(schedules_of(&rules));

@@ -63,7 +63,8 @@ pub async fn look(store: &Store) {
     }
 }
 
-fn of(path: &Path) -> std::io::Result<Space> {
+/// How full the disk is that `path` lies on, a file that may not be there yet.
+pub fn of(path: &Path) -> std::io::Result<Space> {
     let folder = path.parent().unwrap_or(path);
     let disk = rustix::fs::statvfs(folder)?;
     Ok(Space {

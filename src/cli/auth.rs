@@ -3,17 +3,21 @@
 //! The address to visit goes to stdout alone on its line, so that a script can pick it up; all that
 //! is said to people goes to stderr.
 
+mod device;
+mod import;
+mod list;
 mod status;
 
 use super::{Exit, Global};
 use crate::cli::face::{Face, Terminal};
 use crate::clock::Clock;
 use crate::config::known;
-use crate::config::settings::{Account, Credential, OAuth2, Settings};
+use crate::config::settings::{Account, Credential, Grant, OAuth2, Settings};
 use crate::delivery::perform::account_case;
 use crate::entry::{Kind, Reason};
 use crate::http::answer;
 use crate::oauth::callback::{CallbackError, PATIENCE};
+use crate::oauth::grants::Answer;
 use crate::oauth::keeper::{KeepError, Keeper, KeeperError};
 use crate::oauth::login::{self, LoginError, SignIn};
 use crate::oauth::refusal::{self, Failure, Outcome};
@@ -36,6 +40,19 @@ pub struct Args {
 pub enum Command {
     /// Sign in: prints the address to visit, waits for the browser, stores the grant
     Login(Login),
+    /// All accounts, a line each: who signs in, how, how it stands
+    List {
+        /// Only those in which this occurs: name, description, user, tenant, grant, state
+        filter: Option<String>,
+        /// Machine-readable
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a refresh token that another tool obtained, from stdin: tried at once, then kept
+    Import {
+        /// Which account
+        account: String,
+    },
     /// How each account stands: verified or not, why, since when, until when
     Status {
         /// Only this account
@@ -67,6 +84,9 @@ pub struct Login {
     /// Read the address the browser ended at from stdin: for a machine the browser cannot reach
     #[arg(long)]
     pub paste: bool,
+    /// Show a code to be typed on any other device, where the provider has that
+    #[arg(long, conflicts_with = "paste")]
+    pub device: bool,
 }
 
 /// Does it.
@@ -90,7 +110,11 @@ pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn F
         Command::Login(options) => match choose(settings, options.account.as_deref(), face) {
             Ok((account, oauth2)) => {
                 let waiting = waiting(&store, &account.name).await;
-                let exit = sign_in(&account.name, oauth2, &keeper, &options, &clock, face).await;
+                let exit = if oauth2.unattended() {
+                    by_itself(account, &keeper, settings, face).await
+                } else {
+                    sign_in(&account.name, oauth2, &keeper, &options, &clock, face).await
+                };
                 if exit == Exit::Done {
                     hasten(settings, &store, &account.name, waiting, face).await;
                 }
@@ -105,6 +129,19 @@ pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn F
             };
             status(settings, &keeper, &cases, account.as_deref(), json, &clock, face).await
         }
+        Command::List { filter, json } => list::list(settings, &keeper, filter.as_deref(), json, face).await,
+        Command::Import { account } => match choose(settings, Some(&account), face) {
+            Ok((account, oauth2)) => {
+                let waiting = waiting(&store, &account.name).await;
+                let text = zeroize::Zeroizing::new(face.line().await);
+                let exit = import::import(&account.name, oauth2, &keeper, &text, &clock, face).await;
+                if exit == Exit::Done {
+                    hasten(settings, &store, &account.name, waiting, face).await;
+                }
+                exit
+            }
+            Err(exit) => exit,
+        },
         Command::Refresh { account } => match choose(settings, account.as_deref(), face) {
             Ok((account, _)) => refresh(&account.name, &keeper, settings, face).await,
             Err(exit) => exit,
@@ -116,10 +153,13 @@ pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn F
     }
 }
 
+/// Why grants cannot be looked after.
 #[derive(Debug, thiserror::Error)]
-enum OpenError {
+pub enum OpenError {
+    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key, the locks, or an account.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
 }
@@ -135,6 +175,13 @@ impl OpenError {
 }
 
 async fn keeper(settings: &Settings, clock: Clock) -> Result<(Arc<Keeper>, Store), OpenError> {
+    let store = Store::open(&settings.outbox.store, clock.clone()).await?;
+    let keeper = keep(settings, store.clone(), clock).await?;
+    Ok((keeper, store))
+}
+
+/// The keeper of all accounts that sign in with OAuth2.
+pub async fn keep(settings: &Settings, store: Store, clock: Clock) -> Result<Arc<Keeper>, OpenError> {
     let accounts = settings
         .accounts
         .values()
@@ -143,9 +190,7 @@ async fn keeper(settings: &Settings, clock: Clock) -> Result<(Arc<Keeper>, Store
             _ => None,
         })
         .collect();
-    let store = Store::open(&settings.outbox.store, clock.clone()).await?;
-    let keeper = Keeper::open(accounts, store.clone(), &settings.state, clock).await?;
-    Ok((keeper, store))
+    Ok(Keeper::open(accounts, store, &settings.state, clock).await?)
 }
 
 /// How many mails of an account wait.
@@ -249,15 +294,27 @@ pub async fn sign_in(
         return Exit::Usage;
     };
     let claims = keeper.claims(account).await;
-    let begun = match SignIn::begin(client, claims.as_deref(), options.paste).await {
-        Ok(begun) => begun,
-        Err(error) => return refused(&error, oauth2, account, face),
-    };
     let who = oauth2
         .login_hint
         .as_ref()
         .map(|user| format!(" as {user}"))
         .unwrap_or_default();
+    if options.device || matches!(oauth2.grant, Grant::DeviceCode) {
+        return match device::sign_in(client, account, &who, claims.as_deref(), face).await {
+            Ok(answer) => finish(account, oauth2, keeper, answer, clock, face).await,
+            Err(error) => match device::failure(&error) {
+                Some(failure) => refused(&LoginError::Server(failure.clone()), oauth2, account, face),
+                None => {
+                    face.tell(&error.to_string());
+                    Exit::Credential
+                }
+            },
+        };
+    }
+    let begun = match SignIn::begin(client, claims.as_deref(), options.paste).await {
+        Ok(begun) => begun,
+        Err(error) => return refused(&error, oauth2, account, face),
+    };
     face.tell(&format!("To sign in account `{account}`{who}, visit:"));
     face.out(begun.url().as_str());
     if !options.no_browser && !options.paste {
@@ -274,10 +331,57 @@ pub async fn sign_in(
         None
     };
     let strange = |error: &CallbackError| tracing::warn!(%error, "an answer to another sign-in was turned away; still waiting");
-    let answer = match begun.answer(pasted, PATIENCE, strange).await {
-        Ok(answer) => answer,
-        Err(error) => return refused(&error, oauth2, account, face),
-    };
+    match begun.answer(pasted, PATIENCE, strange).await {
+        Ok(answer) => finish(account, oauth2, keeper, answer, clock, face).await,
+        Err(error) => refused(&error, oauth2, account, face),
+    }
+}
+
+/// An account that nobody signs in to: a token for each mailbox that has one of its own, at once, so
+/// that what is wrong shows now.
+async fn by_itself(account: &Account, keeper: &Keeper, settings: &Settings, face: &dyn Face) -> Exit {
+    let name = &account.name;
+    let zone = &settings.defaults.timezone;
+    match keeper.refresh(name).await {
+        Ok(token) => face.tell(&format!(
+            "Account `{name}` needs nobody to sign in: it has a token, until {}.",
+            time(token.expires(), zone)
+        )),
+        Err(error) => return told(&error, face),
+    }
+    let status = keeper.status(name).await;
+    if !status.lacking.is_empty() {
+        face.tell(&format!(
+            "note: the token does not name the role {}. Unless Exchange itself allows the application (RBAC for applications), grant it: app registration > API permissions > Application permissions, with an administrator's consent.",
+            status.lacking.join(" ")
+        ));
+    }
+    let mut exit = Exit::Done;
+    for sender in &account.senders {
+        let mailbox = sender.to_string();
+        if !keeper.is_apart(name, &mailbox) {
+            continue;
+        }
+        match keeper.token_for(name, &mailbox).await {
+            Ok(_) => face.tell(&format!("  {mailbox}: has a token of its own")),
+            Err(error) => {
+                face.tell(&format!("  {mailbox}:"));
+                exit = told(&error, face);
+            }
+        }
+    }
+    exit
+}
+
+/// Looks whether it is the grant that was wanted, and stores it.
+async fn finish(
+    account: &str,
+    oauth2: &OAuth2,
+    keeper: &Keeper,
+    answer: Answer,
+    clock: &Clock,
+    face: &dyn Face,
+) -> Exit {
     let notes = match login::verify(account, oauth2, &answer) {
         Ok(notes) => notes,
         Err(error) => return refused(&error, oauth2, account, face),
@@ -390,7 +494,13 @@ async fn refresh(account: &str, keeper: &Keeper, settings: &Settings, face: &dyn
 }
 
 async fn sign_out(account: &str, keeper: &Keeper, face: &dyn Face) -> Exit {
+    let by_itself = keeper
+        .client(account)
+        .is_some_and(|client| client.settings().unattended());
     let text = match keeper.forget(account).await {
+        Ok(_) if by_itself => format!(
+            "The token of account `{account}` was deleted here. It gets a new one by itself when it is needed: remove its rights at the provider if they must end now."
+        ),
         Ok(None) => format!("Nobody is signed in for account `{account}`."),
         Ok(Some(Ok(true))) => {
             format!("The grant of account `{account}` was given back to the provider and deleted here.")

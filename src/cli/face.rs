@@ -1,7 +1,7 @@
 //! Who is at the other end of a conversation: a terminal, the demo, or a test.
 
 use super::{out, tell};
-use std::io::{BufRead as _, Read as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::pin::Pin;
 use std::process::Stdio;
 
@@ -13,6 +13,8 @@ pub trait Face: Send + Sync {
     fn tell(&self, text: &str);
     /// Show that address in a browser, if there is one.
     fn browse(&self, url: &str);
+    /// A picture made of characters, for a person's eyes only.
+    fn draw(&self, _picture: &str) {}
     /// One line that a person types.
     fn line(&self) -> Pin<Box<dyn Future<Output = String> + Send>>;
 }
@@ -48,6 +50,12 @@ impl Face for Terminal {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn();
+        }
+    }
+
+    fn draw(&self, picture: &str) {
+        if std::io::stderr().is_terminal() {
+            tell(picture);
         }
     }
 

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod check;
 pub mod demo;
 pub mod docs;
+pub mod doctor;
 pub mod emit;
 pub mod events;
 pub mod exec;
@@ -19,6 +20,7 @@ pub mod question;
 pub mod run;
 pub mod schema;
 pub mod send;
+pub mod sendmail;
 pub mod show;
 pub mod status;
 pub mod test;
@@ -82,6 +84,10 @@ pub enum Command {
     Preview(preview::Args),
     /// Send a test message through one account, step by step
     Send(send::Args),
+    /// Walk the way of a mail step by step: what fails first, what it means, who can mend it and how
+    Doctor(doctor::Args),
+    /// The sendmail command line: mails of scripts leave through the outbox
+    Sendmail(sendmail::Args),
     /// Sign in accounts, look after their grants
     Auth(auth::Args),
     /// What is watched and how, what waits, what needs a person
@@ -206,6 +212,8 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Explain(args) => explain::run(global, args).await,
         Command::Preview(args) => preview::run(global, args).await,
         Command::Send(args) => send::run(global, args).await,
+        Command::Doctor(args) => doctor::run(global, args).await,
+        Command::Sendmail(args) => sendmail::run(global, args).await,
         Command::Auth(args) => auth::run(global, args).await,
         Command::Status(args) => status::run(global, args).await,
         Command::Outbox(args) => outbox::run(global, args).await,

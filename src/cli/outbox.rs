@@ -3,6 +3,7 @@
 mod many;
 
 use super::{Exit, Global, out, show, tell};
+use crate::app::endings::CASES;
 use crate::entry::{Entry, EntryId, Reason, State, Verb};
 use crate::store::{Attempt, EntryDetail, EntryFilter, Store};
 use jiff::Timestamp;
@@ -98,13 +99,18 @@ async fn entries(store: &Store, list: List) -> Exit {
         tell("nothing there");
         return Exit::Done;
     }
+    print(&found);
+    Exit::Done
+}
+
+/// Entries as a table.
+pub fn print(found: &[Entry]) {
     let now = Timestamp::now();
     let rows: Vec<Vec<String>> = found.iter().map(|entry| row(entry, now)).collect();
     out(show::table(
         &["ID", "STATE", "SINCE", "RULE", "WHAT", "WHY"],
         &rows,
     ));
-    Exit::Done
 }
 
 fn row(entry: &Entry, now: Timestamp) -> Vec<String> {
@@ -201,7 +207,7 @@ async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> 
     if !detail.entry.state.is_final()
         && let Some(case) = blocking
             .iter()
-            .find(|case| case.kind == "account" && case.subject == account)
+            .find(|case| case.kind == "account" && case.subject == account && !case.key.starts_with(CASES))
     {
         out(format_args!(
             "\nThe account `{account}` needs a person since {}:",
@@ -213,7 +219,7 @@ async fn entry(store: &Store, id: EntryId, as_json_too: bool, message: bool) -> 
 }
 
 /// What a summary says, in the order and the words in which a person reads it.
-const SUMMARY: [(&str, &str); 16] = [
+const SUMMARY: [(&str, &str); 17] = [
     ("problem", "problem"),
     ("fault", "fault in"),
     ("about", "about"),
@@ -229,6 +235,7 @@ const SUMMARY: [(&str, &str); 16] = [
     ("size", "size"),
     ("template", "template"),
     ("account", "account"),
+    ("handed_in", "handed in"),
     ("message_id", "msg-id"),
 ];
 

@@ -173,7 +173,9 @@ pub fn failed(error: &AppError) -> Exit {
         AppError::Setup(_) => Exit::Config,
         AppError::Lock(LockError::Busy(_)) | AppError::Hurried => Exit::TryLater,
         AppError::Sender(_) => Exit::Config,
-        AppError::Lock(_) | AppError::Store(_) | AppError::Signals(_) => Exit::Unavailable,
+        AppError::Lock(_) | AppError::Store(_) | AppError::Signals(_) | AppError::Submission(_) => {
+            Exit::Unavailable
+        }
         AppError::Task(_) => Exit::Software,
         AppError::Keeper(_) => Exit::Credential,
     }

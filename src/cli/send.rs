@@ -13,6 +13,7 @@ use crate::oauth::keeper::Keeper;
 use crate::rule::load::{self, Setup};
 use crate::sender::{Outcome, Sender};
 use crate::store::Store;
+use crate::template::Templates;
 use crate::transport::{Content, Open, Parcel};
 use serde_json::json;
 use std::path::PathBuf;
@@ -23,28 +24,44 @@ use std::sync::Arc;
 pub struct Args {
     /// Through which account [default: the default account]
     #[arg(long, short = 'A')]
-    account: Option<String>,
+    pub(super) account: Option<String>,
     /// To whom
     #[arg(long, required = true)]
-    to: Vec<String>,
+    pub(super) to: Vec<String>,
     /// From whom: the account's own address or one of its senders
     #[arg(long)]
-    from: Option<String>,
+    pub(super) from: Option<String>,
     /// Instead of the template's subject
     #[arg(long)]
-    subject: Option<String>,
+    pub(super) subject: Option<String>,
     /// Which template
     #[arg(long, default_value = "test-message")]
-    template: String,
+    pub(super) template: String,
     /// Files to attach
     #[arg(long, value_name = "FILE")]
-    attach: Vec<PathBuf>,
+    pub(super) attach: Vec<PathBuf>,
     /// Record the session in this file, secrets masked
     #[arg(long, value_name = "FILE")]
-    transcript: Option<PathBuf>,
+    pub(super) transcript: Option<PathBuf>,
     /// What came of it as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+}
+
+impl Args {
+    /// A test message through that account, from and to these.
+    pub(super) fn plain(account: &str, from: &str, to: &str) -> Args {
+        Args {
+            account: Some(account.to_owned()),
+            to: vec![to.to_owned()],
+            from: Some(from.to_owned()),
+            subject: None,
+            template: "test-message".to_owned(),
+            attach: Vec::new(),
+            transcript: None,
+            json: false,
+        }
+    }
 }
 
 /// Does it. Nothing is kept in the outbox: what happens is shown here and now.
@@ -79,7 +96,8 @@ pub async fn run(global: &Global, args: Args) -> Exit {
     }
 }
 
-fn spec(args: &Args, settings: &Settings) -> Result<MailSpec, String> {
+/// What the message shall be.
+pub(super) fn spec(args: &Args, settings: &Settings) -> Result<MailSpec, String> {
     let account = args
         .account
         .clone()
@@ -159,9 +177,7 @@ async fn deliver(
     transcript: Option<PathBuf>,
     as_json: bool,
 ) -> Result<Exit, String> {
-    let Setup {
-        settings, templates, ..
-    } = setup;
+    let (settings, templates) = (Arc::new(setup.settings), Arc::new(setup.templates));
     let clock = Clock::system();
     let store = Store::open(&settings.outbox.store, clock.clone())
         .await
@@ -178,14 +194,68 @@ async fn deliver(
         .map_err(|error| error.to_string())?;
 
     tell(format_args!("composing `{}` from {}", spec.template, spec.from));
+    let from = spec.from.address.clone();
+    let composed = match compose(&settings, &templates, &store, &clock, spec).await? {
+        Ok(composed) => composed,
+        Err(reason) => {
+            tell("the message cannot be composed");
+            tell(outbox::reason_lines(&reason, "  "));
+            return Ok(Exit::BadInput);
+        }
+    };
+    tell(handing_over(&sender, &from));
+    let outcome = sender.send(&composed.parcel, &from, &Open).await;
+    composed.forget();
+    if matches!(
+        outcome,
+        Outcome::Answered {
+            accepted: Some(_),
+            ..
+        }
+    ) {
+        proven(&store, &name).await;
+    }
+    let told = Told::of(outcome);
+    if as_json {
+        out(told.to_json(&name));
+    } else {
+        told.show(&name);
+    }
+    Ok(told.exit)
+}
+
+/// A message that is kept nowhere else: the outbox does not know it.
+#[derive(Debug)]
+pub(super) struct Composed {
+    pub(super) parcel: Parcel,
+    spooled: Option<PathBuf>,
+}
+
+impl Composed {
+    /// Removes what lies in the spool of it.
+    pub(super) fn forget(self) {
+        if let Some(path) = self.spooled {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Composes a message, or says why the message cannot be. The outer error is of the machine.
+pub(super) async fn compose(
+    settings: &Arc<Settings>,
+    templates: &Arc<Templates>,
+    store: &Store,
+    clock: &Clock,
+    spec: MailSpec,
+) -> Result<Result<Composed, Reason>, String> {
     let host = crate::app::host();
     let facts = json!({
         "host": host, "now": clock.now().to_zoned(settings.defaults.timezone.clone()).to_string(),
         "event": { "id": 0, "type": "test", "key": "test", "time": clock.now().to_string() },
-        "rule": { "name": "send", "description": "" }, "data": {}, "account": { "name": name },
+        "rule": { "name": "send", "description": "" }, "data": {}, "account": { "name": spec.account },
     });
-    let from = spec.from.address.clone();
-    let store_too = store.clone();
+    let (settings, templates) = (Arc::clone(settings), Arc::clone(templates));
+    let (store_too, now) = (store.clone(), clock.now());
     let entry = tokio::task::spawn_blocking(move || {
         email::prepare(
             &spec,
@@ -199,7 +269,7 @@ async fn deliver(
                 facts: &facts,
                 file: None,
                 job_log: None,
-                now: clock.now(),
+                now,
                 host: &host,
             },
         )
@@ -208,55 +278,37 @@ async fn deliver(
     .map_err(|error| error.to_string())?
     .map_err(|error| format!("the message cannot be written to the spool: {error}"))?;
     if let Some(reason) = entry.held {
-        tell("the message cannot be composed");
-        tell(outbox::reason_lines(&reason, "  "));
-        return Ok(Exit::BadInput);
+        return Ok(Err(reason));
     }
     let mail: crate::action::Mail =
         serde_json::from_slice(&entry.effect).map_err(|error| error.to_string())?;
-    let spooled = match &entry.body {
-        Body::Spooled { name, .. } => Some(store.spool().path(name)),
-        _ => None,
-    };
-    let content = match entry.body {
-        Body::Inline(bytes) => Content::Bytes(Arc::from(bytes)),
-        Body::Spooled { name, len } => Content::File {
-            path: store.spool().path(&name),
-            len,
-        },
+    let (content, spooled) = match entry.body {
+        Body::Inline(bytes) => (Content::Bytes(Arc::from(bytes)), None),
+        Body::Spooled { name, len } => {
+            let path = store.spool().path(&name);
+            let content = Content::File {
+                path: path.clone(),
+                len,
+            };
+            (content, Some(path))
+        }
         Body::None => return Err("the message has no text".to_owned()),
     };
-    tell(handing_over(&sender, &from));
     let parcel = Parcel {
         envelope: mail.envelope,
         content,
         message_id: mail.message_id,
     };
-    let outcome = sender.send(&parcel, &from, &Open).await;
-    if let Some(path) = spooled {
-        // Kept nowhere else: the outbox does not know it.
-        let _ = std::fs::remove_file(path);
+    Ok(Ok(Composed { parcel, spooled }))
+}
+
+/// The proof that the account works again: what waited for that goes.
+pub(super) async fn proven(store: &Store, account: &str) {
+    if let Err(error) = store.close_case(&account_case(account)).await {
+        tell(format_args!(
+            "its waiting mails go at their next turn only: {error}"
+        ));
     }
-    if matches!(
-        outcome,
-        Outcome::Answered {
-            accepted: Some(_),
-            ..
-        }
-    ) {
-        // The proof that the account works again: what waited for that goes.
-        store
-            .close_case(&account_case(&name))
-            .await
-            .map_err(|error| error.to_string())?;
-    }
-    let told = Told::of(outcome);
-    if as_json {
-        out(told.to_json(&name));
-    } else {
-        told.show(&name);
-    }
-    Ok(told.exit)
 }
 
 /// Where the message goes, and who says so there.

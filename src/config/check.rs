@@ -7,11 +7,15 @@
 pub mod account;
 mod api;
 mod calendar;
+mod grant;
+mod handed;
 mod life;
 mod sign_in;
+mod submission;
 
 use crate::config::diagnostic::Problem;
 use crate::config::document::{At, Document};
+use crate::config::handed::HandedIn;
 use crate::config::raw::settings as raw;
 use crate::config::settings::{Defaults, Limits, Outbox, Recipients, Settings, Then};
 use crate::config::shape::{self, Sound};
@@ -150,6 +154,16 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         .emitted
         .and_then(|emitted| checker.emitted(&at.key("emitted"), emitted, &state));
     let alive = raw.alive.map(|alive| checker.alive(&at.key("alive"), alive));
+    let handed_in = checker.handed_in(
+        &at.key("handed_in"),
+        raw.handed_in.unwrap_or_default(),
+        &accounts,
+        &recipients,
+        &unsure,
+    );
+    let submission = raw
+        .submission
+        .map(|submission| checker.submission(&at.key("submission"), submission));
     Checked {
         settings: Settings {
             dir: checker.dir.to_owned(),
@@ -161,6 +175,8 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
             emitted,
             alive,
             limits,
+            handed_in,
+            submission,
             state,
             advice: None,
             ground: Ground::default(),
@@ -201,6 +217,8 @@ pub fn nothing(dir: &Path) -> Settings {
         emitted: None,
         alive: None,
         limits: Some(Limits::default()),
+        handed_in: HandedIn::default(),
+        submission: None,
         state: dir.join("state"),
         advice: None,
         ground: Ground::default(),

@@ -153,7 +153,14 @@ pub fn text(dir: &Path, file: &Path) -> Result<String, Box<Problem>> {
 }
 
 /// Keys whose values nobody may see in a complaint about the line.
-const SECRETS: [&str; 3] = ["secret", "client_secret", "password"];
+const SECRETS: [&str; 6] = [
+    "secret",
+    "client_secret",
+    "password",
+    "assertion",
+    "service_account",
+    "signing_key",
+];
 
 /// A file's text with stars for everything that may be a secret, misspelled keys included. Without a
 /// tree (the YAML is broken) the lines themselves are looked at.

@@ -1,7 +1,7 @@
 //! What is known of an account, for advice: the values that stand in for the catalog's placeholders. Pure.
 
 use crate::advice::values::Values;
-use crate::config::settings::{Account, Credential, OAuth2, Transport};
+use crate::config::settings::{Account, Credential, OAuth2, Proof, Transport};
 
 /// Of a whole account. `mailbox`: whose name is given to the mail server; `from`: who the mail is from.
 pub fn of_account(account: &Account, mailbox: &str, from: &str) -> Values {
@@ -47,8 +47,12 @@ pub fn of_grant(account: &str, oauth2: &OAuth2) -> Values {
     if let Some(tenant) = &oauth2.tenant {
         values.set("tenant", tenant.as_str());
     }
-    if let Some(secret) = &oauth2.client_secret {
-        values.set("secret", secret.to_string());
+    match oauth2.proofs.first() {
+        Some(Proof::Secret(from) | Proof::Assertion(from)) => values.set("secret", from.to_string()),
+        Some(Proof::Certificate(files)) => {
+            values.set("secret", format!("the certificate {}", files.cert.display()));
+        }
+        None => {}
     }
     let mut redirect = oauth2.redirect.clone();
     if redirect.port() == Some(0) {

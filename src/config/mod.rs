@@ -16,17 +16,21 @@
 //! | [`preset`] | what we know of Microsoft 365 and Google |
 //! | [`scopes`] | which rights an account needs: by how mail leaves and who signs in |
 //! | [`secret`] | where secrets come from |
+//! | [`certificate`] | what a certificate says of itself |
 //! | [`advice`] | the setup's own entries of the advice catalog |
 //! | [`known`] | an account's values for the words of advice |
 //! | [`calendar`] | named sets of days |
+//! | [`handed`] | mails that others hand in |
 //! | [`diagnostic`], [`quantity`] | problems, sizes and times |
 
 pub mod advice;
 pub mod calendar;
 pub mod capability;
+pub mod certificate;
 pub mod check;
 pub mod diagnostic;
 pub mod document;
+pub mod handed;
 pub mod known;
 pub mod preset;
 pub mod quantity;

@@ -7,6 +7,7 @@
 pub mod absence;
 pub mod emit;
 pub mod files;
+pub mod handed;
 pub mod ladder;
 pub mod mail;
 pub mod rules;

@@ -3,6 +3,7 @@
 use crate::advice::Provider;
 use crate::advice::catalog::Catalog;
 use crate::config::calendar::Calendar;
+use crate::config::handed::{HandedIn, Submission};
 use crate::config::secret::SecretSource;
 use crate::entry::OnUnknown;
 use crate::ground::Ground;
@@ -37,6 +38,10 @@ pub struct Settings {
     pub alive: Option<Alive>,
     /// The fuse; `None`: there is none.
     pub limits: Option<Limits>,
+    /// Mails that others hand in.
+    pub handed_in: HandedIn,
+    /// Where others hand in over SMTP.
+    pub submission: Option<Submission>,
     /// Folder of everything we keep: store, spool, locks, logs of jobs, key. 0700.
     pub state: PathBuf,
     /// The advice catalog with the setup's own entries, where it has some (`advice.yaml`).
@@ -55,8 +60,10 @@ impl Settings {
             .values()
             .filter_map(|account| account.reply_to.as_ref());
         let senders = self.accounts.values().flat_map(|account| &account.senders);
+        let meant = self.handed_in.recipients.values().flatten();
         groups
             .chain(replies)
+            .chain(meant)
             .map(|mailbox| &mailbox.address)
             .chain(senders)
     }
@@ -283,6 +290,14 @@ pub enum Credential {
 pub struct OAuth2 {
     /// Whose it is, for advice.
     pub provider: Provider,
+    /// How it is obtained.
+    pub grant: Grant,
+    /// Where codes for another device are made; absent where there are none, or `issuer` tells.
+    pub device_url: Option<Url>,
+    /// Where a managed identity is asked for; absent: where Azure has it.
+    pub managed_identity_url: Option<Url>,
+    /// The rights a token of an application should name, for a note when it does not.
+    pub roles: Vec<String>,
     /// Where people sign in; absent when `issuer` tells.
     pub authorize_url: Option<Url>,
     /// Where tokens are made; absent when `issuer` tells.
@@ -297,10 +312,12 @@ pub struct OAuth2 {
     pub authorize_extra: Vec<(String, String)>,
     /// Who we are to the provider.
     pub client_id: String,
-    /// Absent: a public client.
-    pub client_secret: Option<SecretSource>,
+    /// How we prove that; the first is the newest. Empty: a public client.
+    pub proofs: Vec<Proof>,
     /// When the client secret ends.
     pub secret_expires: Option<Date>,
+    /// How long a sign-in lasts, where the provider limits that.
+    pub grant_life: Option<Duration>,
     /// Where the browser comes back to. Port 0: a free one.
     pub redirect: Url,
     /// The account that must sign in; compared with the one that did.
@@ -309,6 +326,62 @@ pub struct OAuth2 {
     pub tenant: Option<String>,
     /// Roots to trust besides the system's, for these addresses.
     pub ca_file: Option<PathBuf>,
+}
+
+impl OAuth2 {
+    /// Nobody signs in: the application has rights of its own and gets a token by itself.
+    pub fn unattended(&self) -> bool {
+        !matches!(self.grant, Grant::AuthorizationCode | Grant::DeviceCode)
+    }
+}
+
+/// How a grant is obtained.
+#[derive(Clone, Debug)]
+pub enum Grant {
+    /// A person signs in, in a browser (RFC 6749 4.1).
+    AuthorizationCode,
+    /// A person signs in on another device, with a code (RFC 8628).
+    DeviceCode,
+    /// The application itself has the right (RFC 6749 4.4).
+    ClientCredentials,
+    /// A key of ours vouches for a mailbox (RFC 7523 2.1).
+    JwtBearer(KeyOf),
+    /// The machine we run on has an identity (Azure).
+    ManagedIdentity,
+}
+
+/// Whose key signs for a mailbox.
+#[derive(Clone, Debug)]
+pub enum KeyOf {
+    /// A service account's, as the JSON file that Google gives out.
+    ServiceAccount(SecretSource),
+    /// One in PEM, of the client itself; with its name at the provider.
+    Client {
+        /// The key.
+        key: SecretSource,
+        /// `kid`.
+        id: Option<String>,
+    },
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A secret.
+    Secret(SecretSource),
+    /// A certificate the provider knows.
+    Certificate(CertificateFiles),
+    /// A token of somebody the provider trusts (workload identity federation).
+    Assertion(SecretSource),
+}
+
+/// A certificate and its key, as PEM files; both may be the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
 }
 
 /// How fast an account may send, per mailbox.

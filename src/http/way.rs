@@ -79,6 +79,11 @@ impl Way {
         }
     }
 
+    /// The client that asks no proxy, whatever the address.
+    pub fn past_proxies(&self) -> &reqwest::Client {
+        &self.loopback
+    }
+
     /// What went wrong on the way to `url`, in words. Give it an error `without_url`: an address may hold a secret.
     pub fn explain(&self, error: &reqwest::Error, url: &Url) -> String {
         let text = if error.is_timeout() && error.is_connect() {

@@ -2,7 +2,11 @@
 
 pub mod address;
 pub mod attachment;
+pub mod encoded;
+pub mod handed;
 pub mod header;
+pub mod incoming;
+pub mod list;
 pub mod message;
 pub mod parsed;
 pub mod reply;

@@ -118,7 +118,7 @@ pub fn judge(query: &str, expected: &Expected, provider: Provider) -> Verdict {
         return Err(CallbackError::Refused(Box::new(Reason {
             text: format!("the sign-in was refused: {}", advice.meaning),
             reply: Some(text),
-            advice: Some(advice.id.clone()),
+            advice: Some(advice.id.as_str().into()),
             ..advice.reason(&symptom)
         })));
     }

@@ -15,6 +15,8 @@ use url::Url;
 pub struct Endpoints {
     /// Where people sign in.
     pub authorize: Option<Url>,
+    /// Where codes for another device are made (RFC 8628).
+    pub device: Option<Url>,
     /// Where tokens are made.
     pub token: Url,
     /// Where a grant is given back.
@@ -57,6 +59,7 @@ fn from_settings(settings: &OAuth2) -> Result<Endpoints, Failure> {
     })?;
     checked(Endpoints {
         authorize: settings.authorize_url.clone(),
+        device: settings.device_url.clone(),
         token,
         revoke: settings.revoke_url.clone(),
         issuer: None,
@@ -111,6 +114,10 @@ fn from_document(settings: &OAuth2, issuer: &Url, document: &Value) -> Result<En
             Some(url) => Some(url.clone()),
             None => address("authorization_endpoint")?,
         },
+        device: match &settings.device_url {
+            Some(url) => Some(url.clone()),
+            None => address("device_authorization_endpoint")?,
+        },
         token,
         revoke: match &settings.revoke_url {
             Some(url) => Some(url.clone()),
@@ -128,6 +135,7 @@ fn checked(endpoints: Endpoints) -> Result<Endpoints, Failure> {
     for url in [
         Some(&endpoints.token),
         endpoints.authorize.as_ref(),
+        endpoints.device.as_ref(),
         endpoints.revoke.as_ref(),
     ]
     .into_iter()
@@ -147,6 +155,10 @@ mod tests {
     fn settings() -> OAuth2 {
         OAuth2 {
             provider: Provider::Generic,
+            grant: crate::config::settings::Grant::AuthorizationCode,
+            device_url: None,
+            managed_identity_url: None,
+            roles: vec![],
             authorize_url: None,
             token_url: None,
             revoke_url: None,
@@ -154,8 +166,9 @@ mod tests {
             scopes: vec![],
             authorize_extra: vec![],
             client_id: "tidings".into(),
-            client_secret: None,
+            proofs: vec![],
             secret_expires: None,
+            grant_life: None,
             redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
             login_hint: None,
             tenant: None,

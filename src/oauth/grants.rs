@@ -1,32 +1,34 @@
 //! The requests of the authorization code grant: ask a person (RFC 6749 4.1.1 with PKCE S256,
 //! RFC 7636), redeem the code, refresh, revoke (RFC 7009).
 //!
-//! A client secret goes form-encoded into the body (the providers take it there, and a secret with
-//! `~ + /` survives). It is read anew for every request, so that a changed one takes effect.
+//! Whatever goes to the token endpoint bears the proof of who we are (`proof`). The requests that
+//! need no person are in `unattended` and `managed`, those of another device in [`super::device`].
 
 use crate::advice::Provider;
-use crate::config::secret::{Secret, SecretSource};
-use crate::config::settings::OAuth2;
+use crate::clock::Clock;
+use crate::config::secret::Secret;
+use crate::config::settings::{OAuth2, Proof};
 use crate::http::answer::shown;
 use crate::http::way::{HttpError, host};
 use crate::oauth::endpoint::{Endpoints, Finder};
-use crate::oauth::http::{Http, for_crate};
+use crate::oauth::http::{Answered, Http, for_crate};
+use crate::oauth::jwt::{self, Algorithm};
+use crate::oauth::proof::{self, Occasion};
 use crate::oauth::refusal::Failure;
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use oauth2::basic::{
     BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType,
 };
 use oauth2::{
-    AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet, EndpointSet,
-    ExtraTokenFields, HttpRequest, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
-    RequestTokenError, Scope, StandardRevocableToken, StandardTokenResponse, TokenResponse as _, TokenUrl,
+    AuthType, AuthUrl, AuthorizationCode, ClientId, CsrfToken, EndpointNotSet, EndpointSet, ExtraTokenFields,
+    HttpRequest, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope,
+    StandardRevocableToken, StandardTokenResponse, TokenResponse as _, TokenUrl,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -56,11 +58,7 @@ pub struct Identity {
 impl Identity {
     /// The payload of a JWT; nothing where it is none.
     pub fn of(id_token: &str) -> Option<Identity> {
-        let payload = id_token.split('.').nth(1)?;
-        let bytes = BASE64_URL_SAFE_NO_PAD
-            .decode(payload.trim_end_matches('='))
-            .ok()?;
-        let claims: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
+        let claims = jwt::claims(id_token)?;
         let text = |key: &str| {
             claims
                 .get(key)
@@ -140,9 +138,14 @@ impl std::fmt::Debug for Question {
 /// One account's client.
 #[derive(Debug)]
 pub struct Client {
-    settings: OAuth2,
-    http: Http,
+    pub(super) settings: OAuth2,
+    pub(super) http: Http,
     finder: Finder,
+    pub(super) clock: Clock,
+    /// By how much the server's clock is ahead of ours, as far as assertions must know.
+    ahead: Mutex<SignedDuration>,
+    /// The server takes signatures of the older kind only.
+    plain: AtomicBool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -173,11 +176,14 @@ type Bare<A, T> = oauth2::Client<
 
 impl Client {
     /// Prepares; asks nobody yet.
-    pub fn new(settings: OAuth2) -> Result<Client, HttpError> {
+    pub fn new(settings: OAuth2, clock: Clock) -> Result<Client, HttpError> {
         Ok(Client {
             http: Http::new(settings.ca_file.as_deref())?,
             settings,
             finder: Finder::default(),
+            clock,
+            ahead: Mutex::default(),
+            plain: AtomicBool::new(false),
         })
     }
 
@@ -198,7 +204,7 @@ impl Client {
             Failure::Setting("nothing says where people sign in: set `authorize_url`".to_owned())
         })?;
         let client: Bare<EndpointSet, EndpointNotSet> =
-            self.bare(None).set_auth_uri(AuthUrl::from_url(authorize));
+            self.bare().set_auth_uri(AuthUrl::from_url(authorize));
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256_len(48);
         let redirect_uri = RedirectUrl::from_url(redirect.clone());
         let mut request = client
@@ -272,44 +278,124 @@ impl Client {
             return Ok(false);
         };
         // By hand: the crate insists on https even to loopback.
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("token", token.expose())
-            .append_pair("client_id", &self.settings.client_id);
-        if let Some(secret) = self.client_secret().await? {
-            form.append_pair("client_secret", secret.expose());
-        }
-        let request = oauth2::http::Request::builder()
-            .method(oauth2::http::Method::POST)
-            .uri(url.as_str())
-            .header("content-type", "application/x-www-form-urlencoded")
-            .header("accept", "application/json")
-            .body(form.finish().into_bytes())
-            .map_err(|error| Failure::Setting(format!("cannot form a request: {error}")))?;
-        self.http.call(request).await.map(|_| true)
+        let fields = [
+            ("token", token.expose()),
+            ("client_id", self.settings.client_id.as_str()),
+        ];
+        self.proven(posted(url, &fields)?).await.map(|_| true)
     }
 
-    fn bare(&self, secret: Option<&Secret>) -> Bare<EndpointNotSet, EndpointNotSet> {
-        let client = oauth2::Client::new(ClientId::new(self.settings.client_id.clone()))
-            .set_auth_type(AuthType::RequestBody);
-        match secret {
-            Some(secret) => client.set_client_secret(ClientSecret::new(secret.expose().to_owned())),
-            None => client,
-        }
+    /// Without a secret: the proof is added where the request leaves.
+    fn bare(&self) -> Bare<EndpointNotSet, EndpointNotSet> {
+        oauth2::Client::new(ClientId::new(self.settings.client_id.clone()))
+            .set_auth_type(AuthType::RequestBody)
     }
 
     async fn token_client(&self) -> Result<Bare<EndpointNotSet, EndpointSet>, Failure> {
-        let secret = self.client_secret().await?;
         let endpoints = self.endpoints().await?;
         Ok(self
-            .bare(secret.as_ref())
+            .bare()
             .set_token_uri(TokenUrl::from_url(endpoints.token.clone())))
     }
 
-    async fn client_secret(&self) -> Result<Option<Secret>, Failure> {
-        match &self.settings.client_secret {
-            None => Ok(None),
-            Some(source) => read(source).await.map(Some),
+    /// Sends a request with the proof of who we are; with the next proof where the server does not
+    /// know us by the first.
+    pub(super) async fn proven(&self, request: HttpRequest) -> Result<Answered, Failure> {
+        let proofs = &self.settings.proofs;
+        if proofs.is_empty() {
+            return self.http.call(request).await;
         }
+        let audience = self.endpoints().await?.token.clone();
+        let mut first = None;
+        for (index, proof) in proofs.iter().enumerate() {
+            match self.with_proof(&request, proof, &audience).await {
+                Ok(answered) => {
+                    if let Some(failure) = first {
+                        tracing::warn!(client = self.settings.client_id, %failure, "the newer proof of this client is not taken; the older one still works");
+                    }
+                    return Ok(answered);
+                }
+                Err(failure) if proof::is_about_the_client(&failure) => {
+                    let failure = first.get_or_insert(failure);
+                    if index + 1 == proofs.len() {
+                        return Err(failure.clone());
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::Setting("nothing proves who this client is".to_owned()))
+    }
+
+    /// A certificate signs the newer way first, then the older one; and once more where the server
+    /// finds our clock wrong and has told its own.
+    async fn with_proof(
+        &self,
+        request: &HttpRequest,
+        proof: &Proof,
+        audience: &Url,
+    ) -> Result<Answered, Failure> {
+        let signs = matches!(proof, Proof::Certificate(_));
+        let mut algorithm = if self.plain.load(Ordering::Relaxed) {
+            Algorithm::Rs256
+        } else {
+            Algorithm::Ps256
+        };
+        let (mut set, mut first) = (false, None);
+        loop {
+            let occasion = Occasion {
+                client_id: &self.settings.client_id,
+                audience,
+                now: self.their_now(),
+                algorithm,
+            };
+            let fields = proof::fields(proof, occasion).await?;
+            let failure = match self.http.call(with_fields(request, &fields)).await {
+                Ok(answered) => {
+                    self.plain
+                        .store(signs && algorithm == Algorithm::Rs256, Ordering::Relaxed);
+                    return Ok(answered);
+                }
+                Err(failure) => failure,
+            };
+            if signs && !set && proof::is_about_time(&failure) && self.learn(&failure) {
+                set = true;
+                continue;
+            }
+            if signs && algorithm == Algorithm::Ps256 && proof::is_about_the_client(&failure) {
+                (algorithm, first) = (Algorithm::Rs256, Some(failure));
+                continue;
+            }
+            return Err(match first {
+                Some(first) if proof::is_about_the_client(&failure) => first,
+                _ => failure,
+            });
+        }
+    }
+
+    /// Now by the server's clock, as far as it is known.
+    pub(super) fn their_now(&self) -> Timestamp {
+        let ahead = *self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Learns the server's clock from a refusal. False: nothing new, so asking again is no use.
+    pub(super) fn learn(&self, failure: &Failure) -> bool {
+        let Failure::Refused { refusal, .. } = failure else {
+            return false;
+        };
+        let Some(date) = refusal.date else { return false };
+        let theirs = date.duration_since(Timestamp::now());
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = (theirs - *ahead).abs() > SignedDuration::from_secs(30);
+        if new {
+            tracing::warn!(
+                seconds = theirs.as_secs(),
+                "the server's clock and ours differ; assertions are made by the server's from now on"
+            );
+            *ahead = theirs;
+        }
+        new
     }
 
     /// What the crate sends through: what it gets back is always a well-formed success.
@@ -319,13 +405,36 @@ impl Client {
         date: &Mutex<Option<SignedDuration>>,
     ) -> Result<oauth2::HttpResponse, Failure> {
         let host = self.token_host();
-        let answered = self.http.call(request).await?;
+        let answered = self.proven(request).await?;
         if let (Some(theirs), Ok(mut date)) = (answered.date, date.lock()) {
             *date = Some(theirs.duration_since(Timestamp::now()));
         }
         normal(&answered.body)
             .map(for_crate)
             .map_err(|text| Failure::Unreadable { host, text })
+    }
+
+    /// Sends a form to the token endpoint, for the grants the crate does not know.
+    pub(super) async fn exchange(&self, fields: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let url = self.endpoints().await?.token.clone();
+        let answered = self.proven(posted(&url, fields)?).await?;
+        self.by_hand(&answered)
+    }
+
+    /// Reads a success that no crate has read.
+    pub(super) fn by_hand(&self, answered: &Answered) -> Result<Answer, Failure> {
+        let host = self.token_host();
+        let unreadable = |text: String| Failure::Unreadable {
+            host: host.clone(),
+            text,
+        };
+        let body = normal(&answered.body).map_err(unreadable)?;
+        let tokens: Tokens = serde_json::from_slice(&body)
+            .map_err(|_| unreadable("it is not as RFC 6749 5.1 has it".to_owned()))?;
+        let skew = answered
+            .date
+            .map(|theirs| theirs.duration_since(Timestamp::now()));
+        Ok(of(&tokens, skew))
     }
 
     fn token_host(&self) -> String {
@@ -356,22 +465,26 @@ impl Client {
                 text,
             },
         })?;
-        Ok(Answer {
-            access: Secret::new(tokens.access_token().secret().as_str()),
-            refresh: tokens
-                .refresh_token()
-                .map(|token| token.secret().as_str())
-                .filter(|token| !token.is_empty())
-                .map(Secret::new),
-            life: tokens.expires_in().unwrap_or(UNSAID).min(LONGEST_LIFE),
-            scopes: tokens
-                .scopes()
-                .map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect::<Vec<_>>())
-                .filter(|scopes| !scopes.is_empty()),
-            token_type: tokens.token_type().as_ref().to_owned(),
-            identity: tokens.extra_fields().id_token.as_deref().and_then(Identity::of),
-            skew: date.lock().ok().and_then(|date| *date),
-        })
+        Ok(of(&tokens, date.lock().ok().and_then(|date| *date)))
+    }
+}
+
+fn of(tokens: &Tokens, skew: Option<SignedDuration>) -> Answer {
+    Answer {
+        access: Secret::new(tokens.access_token().secret().as_str()),
+        refresh: tokens
+            .refresh_token()
+            .map(|token| token.secret().as_str())
+            .filter(|token| !token.is_empty())
+            .map(Secret::new),
+        life: tokens.expires_in().unwrap_or(UNSAID).min(LONGEST_LIFE),
+        scopes: tokens
+            .scopes()
+            .map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect::<Vec<_>>())
+            .filter(|scopes| !scopes.is_empty()),
+        token_type: tokens.token_type().as_ref().to_owned(),
+        identity: tokens.extra_fields().id_token.as_deref().and_then(Identity::of),
+        skew,
     }
 }
 
@@ -461,17 +574,40 @@ fn normal(body: &[u8]) -> Result<Vec<u8>, String> {
     serde_json::to_vec(&kept).map_err(|error| error.to_string())
 }
 
-/// Reads a client secret. What stands in the way is a problem of the setup.
-async fn read(source: &SecretSource) -> Result<Secret, Failure> {
-    source
-        .read()
-        .await
-        .map_err(|error| Failure::Setting(format!("cannot read the client secret: {error}")))
+/// A form on its way to `url`.
+pub(super) fn posted(url: &Url, fields: &[(&str, &str)]) -> Result<HttpRequest, Failure> {
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish();
+    oauth2::http::Request::builder()
+        .method(oauth2::http::Method::POST)
+        .uri(url.as_str())
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("accept", "application/json")
+        .body(form.into_bytes())
+        .map_err(|error| Failure::Setting(format!("cannot form a request: {error}")))
+}
+
+/// The same form with further fields.
+fn with_fields(request: &HttpRequest, fields: &[(&'static str, Secret)]) -> HttpRequest {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in fields {
+        form.append_pair(name, value.expose());
+    }
+    let mut request = request.clone();
+    let body = request.body_mut();
+    if !body.is_empty() {
+        body.push(b'&');
+    }
+    body.extend_from_slice(form.finish().as_bytes());
+    request
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
     fn jwt(payload: &str) -> String {
         format!("e30.{}.", BASE64_URL_SAFE_NO_PAD.encode(payload))

@@ -45,7 +45,9 @@ const MANY: u32 = 6;
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) record: Record,
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
+    /// Whom its token speaks for, where the grant has one a mailbox.
+    mailbox: Option<String>,
     clock: Clock,
     pub(super) hand: Hand,
     flight: tokio::sync::Mutex<Flight>,
@@ -61,11 +63,12 @@ struct Flight {
 }
 
 impl Holder {
-    pub(super) fn new(record: Record, client: Client) -> Holder {
+    pub(super) fn new(record: Record, client: Arc<Client>, mailbox: Option<String>) -> Holder {
         let clock = record.clock.clone();
         Holder {
             record,
             client,
+            mailbox,
             hand: Hand::new(clock.clone()),
             clock,
             flight: tokio::sync::Mutex::default(),
@@ -124,13 +127,8 @@ impl Holder {
         want: &Want,
     ) -> Option<Result<AccessToken, TokenError>> {
         let now = self.clock.now();
-        let decision = plan::decide(
-            kept,
-            want,
-            &self.client.settings().client_id,
-            &self.record.name,
-            now,
-        );
+        let own = self.own();
+        let decision = plan::decide(kept, want, own, &self.record.name, now);
         if decision == Decision::Renew && matches!(want, Want::Instead(_)) {
             let lately = flight
                 .forced
@@ -150,15 +148,52 @@ impl Holder {
         })
     }
 
+    /// Whose grant it must be to be of use.
+    pub(super) fn own(&self) -> &str {
+        match &self.record.own {
+            Some(own) => own,
+            None => &self.client.settings().client_id,
+        }
+    }
+
+    /// A new token where the old one was not needed for it: no step can lose anything.
+    async fn obtain_anew(
+        &self,
+        flight: &mut Flight,
+        version: Option<i64>,
+        kept: Kept,
+        lock: File,
+        want: &Want,
+    ) -> Result<AccessToken, Again> {
+        tracing::debug!(account = self.record.name, "asking for a token");
+        match self.client.obtain(self.mailbox.as_deref()).await {
+            Ok(answer) => {
+                let mut kept = self.renewed(kept, answer);
+                kept.obtained = kept.refreshed;
+                self.keep(flight, kept, lock, want).await.map_err(Again::Not)
+            }
+            Err(failure) => self
+                .failed(version, kept, &failure, None, want)
+                .await
+                .map_err(Again::Not),
+        }
+    }
+
     /// Steps 3 to 5. The lock is held throughout.
     async fn renew(
         &self,
         flight: &mut Flight,
-        version: i64,
+        version: Option<i64>,
         mut kept: Kept,
         lock: File,
         want: &Want,
     ) -> Result<AccessToken, Again> {
+        if kept.unattended {
+            if matches!(want, Want::Instead(_)) {
+                flight.forced = Some((self.clock.now(), kept.obtained));
+            }
+            return self.obtain_anew(flight, version, kept, lock, want).await;
+        }
         let Some(refresh) = kept.refresh.clone() else {
             return Err(Again::Not(self.record.transient("it has no refresh token", None)));
         };
@@ -172,8 +207,8 @@ impl Holder {
         // What still works is at hand for those who come meanwhile, and if the answer cannot be stored.
         self.hand.remember(&kept);
         kept.refresh_began = Some(self.clock.now());
-        let version = match self.record.put(Some(version), &kept).await {
-            Ok(version) => version,
+        let version = match self.record.put(version, &kept).await {
+            Ok(version) => Some(version),
             Err(Put::Stale) => return Err(Again::Stale),
             // What cannot be noted is not begun: the token in hand may be the last one that works.
             Err(Put::Not(error)) => return self.or_usable(&kept, want, error).map_err(Again::Not),
@@ -231,6 +266,10 @@ impl Holder {
             _ => (kept.refresh, kept.previous),
         };
         Kept {
+            scopes: match (kept.unattended, answer.scopes) {
+                (true, Some(scopes)) => scopes,
+                _ => kept.scopes,
+            },
             access: answer.access,
             refresh,
             previous,
@@ -257,7 +296,7 @@ impl Holder {
     ) -> Result<AccessToken, TokenError> {
         for _ in 0..4 {
             let version = match self.record.load().await {
-                Ok((version, there)) if there.obtained == kept.obtained => version,
+                Ok((version, there)) if kept.unattended || there.obtained == kept.obtained => version,
                 // A person signed in anew meanwhile, or gave the grant up: that counts.
                 Ok((_, there)) => {
                     drop(lock);
@@ -275,7 +314,7 @@ impl Holder {
                     return self.unstored(&kept, want, &error);
                 }
             };
-            match self.record.put(Some(version), &kept).await {
+            match self.record.put(version, &kept).await {
                 Ok(_) => {
                     drop(lock);
                     tracing::info!(account = self.record.name, expires = %kept.expires, "renewed");
@@ -316,7 +355,7 @@ impl Holder {
 
     async fn failed(
         &self,
-        version: i64,
+        version: Option<i64>,
         mut kept: Kept,
         failure: &Failure,
         interrupted: Option<Timestamp>,
@@ -389,9 +428,11 @@ impl Holder {
                 };
                 let (told, probed) = (reason.clone(), now);
                 let (standing, error) = if outcome == Outcome::NeedsPerson {
-                    reason
-                        .steps
-                        .push(format!("Sign in again: tidings auth login {}", self.record.name));
+                    if !kept.unattended {
+                        reason
+                            .steps
+                            .push(format!("Sign in again: tidings auth login {}", self.record.name));
+                    }
                     (
                         Standing::NeedsPerson {
                             reason: reason.clone(),
@@ -422,7 +463,7 @@ impl Holder {
             }
         };
         // The note of the failure may lose against somebody who wrote a better grant meanwhile.
-        if let Err(Put::Not(unstored)) = self.record.put(Some(version), &kept).await {
+        if let Err(Put::Not(unstored)) = self.record.put(version, &kept).await {
             tracing::error!(account = self.record.name, error = %unstored, "cannot note that a renewal failed");
         }
         self.or_usable(&kept, want, error)

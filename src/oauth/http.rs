@@ -3,6 +3,7 @@
 //!
 //! An answer that is no token never gets further than this: it becomes a [`Failure`].
 
+use crate::config::secret::Secret;
 use crate::http::answer::{date as http_date, shown};
 use crate::http::way::{HttpError, Times, Way, host, is_allowed};
 use crate::oauth::refusal::{self, Failure, Refusal};
@@ -11,7 +12,7 @@ use oauth2::{HttpRequest, HttpResponse};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
-use url::Url;
+use url::{Host, Url};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const TOTAL: Duration = Duration::from_secs(30);
@@ -68,6 +69,24 @@ impl Http {
         })
     }
 
+    /// Asks this machine's platform, past any proxy. It may be spoken to without encryption at
+    /// addresses that no router passes on (RFC 3927).
+    pub async fn platform(&self, url: &Url, header: (&'static str, &Secret)) -> Result<Answered, Failure> {
+        let mut request = reqwest::Request::new(reqwest::Method::GET, url.clone());
+        let mut value = reqwest::header::HeaderValue::from_str(header.1.expose())
+            .map_err(|_| Failure::Setting(format!("the value for {} is no header", header.0)))?;
+        value.set_sensitive(true);
+        request
+            .headers_mut()
+            .insert(reqwest::header::HeaderName::from_static(header.0), value);
+        let link_local = matches!(url.host(), Some(Host::Ipv4(address)) if address.is_link_local());
+        if !(link_local && url.scheme() == "http") {
+            allowed(url).map_err(Failure::Setting)?;
+        }
+        self.carry(request, self.0.past_proxies(), &[header.1.expose().to_owned()])
+            .await
+    }
+
     /// Calls an address that is itself a secret, and takes any 2xx for a yes. What is told of a failure
     /// names the host and nothing else of the address.
     pub async fn ping(&self, url: &Url) -> Result<(), String> {
@@ -88,18 +107,50 @@ impl Http {
         }
     }
 
+    /// Fetches a page, whatever its status: status, body and the server's clock. Only to look: nothing of it is
+    /// taken for an answer.
+    pub async fn glance(&self, url: &Url) -> Result<(u16, String, Option<Timestamp>), Failure> {
+        allowed(url).map_err(Failure::Setting)?;
+        let unreached = |error: reqwest::Error| Failure::Unreached {
+            host: host(url),
+            text: shown(&self.0.explain(&error.without_url(), url)),
+            sent: true,
+        };
+        let asked = self.0.to(url).get(url.clone());
+        let mut response = asked.send().await.map_err(unreached)?;
+        let date = response.headers().get(reqwest::header::DATE);
+        let date = date.and_then(|value| http_date(value.to_str().ok()?));
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreached)? {
+            if body.len() + chunk.len() > CAP {
+                break;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let status = response.status().as_u16();
+        Ok((status, String::from_utf8_lossy(&body).into_owned(), date))
+    }
+
     async fn exchange(&self, request: reqwest::Request, secrets: &[String]) -> Result<Answered, Failure> {
+        allowed(request.url()).map_err(Failure::Setting)?;
+        let client = self.0.to(request.url());
+        self.carry(request, client, secrets).await
+    }
+
+    async fn carry(
+        &self,
+        request: reqwest::Request,
+        client: &reqwest::Client,
+        secrets: &[String],
+    ) -> Result<Answered, Failure> {
         let url = request.url().clone();
         let host = host(&url);
-        allowed(&url).map_err(Failure::Setting)?;
         let unreached = |error: &reqwest::Error| Failure::Unreached {
             host: host.clone(),
             text: shown(&self.0.explain(error, &url)),
             sent: !error.is_connect(),
         };
-        let mut response = self
-            .0
-            .to(&url)
+        let mut response = client
             .execute(request)
             .await
             .map_err(|error| unreached(&error.without_url()))?;
@@ -133,6 +184,7 @@ impl Http {
         }
         let now = date.unwrap_or_else(Timestamp::now);
         let mut refusal = Refusal::read(status, &body, retry_after.as_deref(), secrets, now);
+        refusal.date = date;
         if let Some(location) = location {
             refusal.symptom.text = format!(
                 "{} / it points to {}, and redirects are not followed here",

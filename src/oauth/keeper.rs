@@ -16,12 +16,15 @@
 //! works is handed out. An account that needs somebody has an open case `account:NAME`.
 
 use crate::clock::Clock;
-use crate::config::settings::OAuth2;
+use crate::config::scopes;
+use crate::config::settings::{Grant, OAuth2};
 use crate::entry::Reason;
 use crate::http::way::HttpError;
 use crate::oauth::grants::{Client, Identity};
 use crate::oauth::holder::Holder;
+use crate::oauth::jwt;
 use crate::oauth::plan::{self, Want, after, signed};
+use crate::oauth::proof;
 use crate::oauth::record::{Put, Record};
 use crate::oauth::refusal::Failure;
 use crate::oauth::token::{AccessToken, TokenError};
@@ -33,7 +36,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,10 +76,16 @@ pub enum KeepError {
     Unknown(String),
     /// The grant cannot be read, locked or written.
     #[error(transparent)]
-    Token(#[from] TokenError),
+    Token(Box<TokenError>),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<TokenError> for KeepError {
+    fn from(error: TokenError) -> KeepError {
+        KeepError::Token(Box::new(error))
+    }
 }
 
 /// How a grant stands, for people. Holds no secret.
@@ -103,13 +112,19 @@ pub struct GrantStatus {
     pub renewable: bool,
     /// Who signed in.
     pub signed_in: Option<Identity>,
+    /// The account gets its tokens by itself: nobody signs in.
+    pub unattended: bool,
     /// What was granted.
     pub scopes: Vec<String>,
+    /// What the account needs and its token does not name. It may be allowed elsewhere, as with the
+    /// application roles of Exchange.
+    pub lacking: Vec<String>,
     /// Passing failures since the last renewal.
     pub trouble: Option<Trouble>,
     /// By how many seconds the server's clock is ahead of ours.
     pub skew: Option<i64>,
-    /// When the client secret ends, as the settings say.
+    /// When the newest client secret ends, as the settings say; or the newest certificate, as it says
+    /// itself.
     pub secret_expires: Option<Date>,
 }
 
@@ -117,6 +132,8 @@ pub struct GrantStatus {
 #[derive(Debug)]
 pub struct Keeper {
     holders: BTreeMap<String, Arc<Holder>>,
+    /// Those of further mailboxes, by account and mailbox, where a grant has one token for each.
+    mailboxes: Mutex<BTreeMap<(String, String), Arc<Holder>>>,
     clock: Clock,
 }
 
@@ -140,7 +157,8 @@ impl Keeper {
         let vault = Arc::new(Vault::open(state)?);
         let mut holders = BTreeMap::new();
         for (name, settings) in accounts {
-            let client = Client::new(settings).map_err(|source| KeeperError::Account {
+            let mailbox = speaks_for(&settings);
+            let client = Client::new(settings, clock.clone()).map_err(|source| KeeperError::Account {
                 account: name.clone(),
                 source,
             })?;
@@ -150,11 +168,76 @@ impl Keeper {
                 vault: vault.clone(),
                 lock: locks.join(format!("grant-{}.lock", file_name(&name))),
                 clock: clock.clone(),
+                own: own(&client, mailbox.as_deref()),
+                tells: true,
             };
-            let holder = Holder::new(record, client);
+            let holder = Holder::new(record, Arc::new(client), mailbox);
             holders.insert(name, Arc::new(holder));
         }
-        Ok(Arc::new(Keeper { holders, clock }))
+        Ok(Arc::new(Keeper {
+            holders,
+            mailboxes: Mutex::default(),
+            clock,
+        }))
+    }
+
+    /// As [`Keeper::token`], for a mail out of that mailbox: some grants have one token for each.
+    pub async fn token_for(&self, account: &str, mailbox: &str) -> Result<AccessToken, TokenError> {
+        let holder = self.holder_for(account, mailbox)?;
+        holder.hand.mark_used();
+        match holder.hand.ready() {
+            Some(token) => Ok(token),
+            None => obtain(&holder, Want::Life).await,
+        }
+    }
+
+    /// As [`Keeper::renew`], for a mail out of that mailbox.
+    pub async fn renew_for(
+        &self,
+        account: &str,
+        mailbox: &str,
+        refused: &AccessToken,
+    ) -> Result<AccessToken, TokenError> {
+        let holder = self.holder_for(account, mailbox)?;
+        holder.hand.mark_used();
+        obtain(&holder, Want::Instead(refused.secret().clone())).await
+    }
+
+    /// Whether the token of that mailbox is one of its own, and not the account's.
+    pub fn is_apart(&self, account: &str, mailbox: &str) -> bool {
+        self.holders.get(account).is_some_and(|holder| {
+            matches!(holder.client.settings().grant, Grant::JwtBearer(_))
+                && speaks_for(holder.client.settings()).is_none_or(|own| !own.eq_ignore_ascii_case(mailbox))
+        })
+    }
+
+    fn holder_for(&self, account: &str, mailbox: &str) -> Result<Arc<Holder>, TokenError> {
+        let main = self.holder(account)?;
+        if !self.is_apart(account, mailbox) {
+            return Ok(main.clone());
+        }
+        let mailbox = mailbox.to_lowercase();
+        let mut mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let holder = mailboxes
+            .entry((account.to_owned(), mailbox.clone()))
+            .or_insert_with(|| {
+                // An account's name has no space in it, so no two share a record.
+                let name = format!("{account} {mailbox}");
+                let record = Record {
+                    lock: main
+                        .record
+                        .lock
+                        .with_file_name(format!("grant-{}.lock", file_name(&name))),
+                    name,
+                    store: main.record.store.clone(),
+                    vault: main.record.vault.clone(),
+                    clock: self.clock.clone(),
+                    own: own(&main.client, Some(&mailbox)),
+                    tells: false,
+                };
+                Arc::new(Holder::new(record, main.client.clone(), Some(mailbox)))
+            });
+        Ok(holder.clone())
     }
 
     /// A token with enough life left for a session: more than the margin, or, where renewing fails,
@@ -184,11 +267,7 @@ impl Keeper {
     /// Looks at every grant once and renews what is due. For a worker that does not stay, and the
     /// body of [`Keeper::run`]. Returns when to look again.
     pub async fn look(&self) -> Timestamp {
-        let mut looks: JoinSet<Timestamp> = self
-            .holders
-            .values()
-            .map(|holder| holder.clone().tend())
-            .collect();
+        let mut looks: JoinSet<Timestamp> = self.all().into_iter().map(Holder::tend).collect();
         let mut next = after(self.clock.now(), signed(LOOK));
         while let Some(due) = looks.join_next().await {
             next = due.map_or(next, |due| next.min(due));
@@ -213,9 +292,14 @@ impl Keeper {
 
     /// Waits for renewals under way, for whoever ends without [`Keeper::run`].
     pub async fn quiet(&self) {
-        for holder in self.holders.values() {
+        for holder in self.all() {
             holder.quiet().await;
         }
+    }
+
+    fn all(&self) -> Vec<Arc<Holder>> {
+        let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.holders.values().chain(mailboxes.values()).cloned().collect()
     }
 
     /// How an account's grant stands, as the store knows it.
@@ -231,14 +315,22 @@ impl Keeper {
             refreshed: None,
             renewable: false,
             signed_in: None,
+            unattended: false,
             scopes: Vec::new(),
+            lacking: Vec::new(),
             trouble: None,
             skew: None,
             secret_expires: None,
         };
         let loaded = match self.holder(account) {
             Ok(holder) => {
-                status.secret_expires = holder.client.settings().secret_expires;
+                let settings = holder.client.settings();
+                status.secret_expires = match settings.secret_expires {
+                    Some(date) => Some(date),
+                    None => proof::ends(&settings.proofs)
+                        .await
+                        .map(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date()),
+                };
                 holder.record.load().await.map(|(_, kept)| (holder, kept))
             }
             Err(error) => Err(error),
@@ -255,7 +347,14 @@ impl Keeper {
             }
         };
         let now = self.clock.now();
+        status.unattended = kept.unattended;
+        if kept.is_new() && kept.trouble.is_none() && kept.standing == Standing::Valid {
+            status.state = "not_asked";
+            status.renewable = true;
+            return status;
+        }
         let (state, since, reason) = match &kept.standing {
+            Standing::Valid if kept.is_new() => ("valid", now, None),
             Standing::Valid => ("valid", kept.obtained, None),
             Standing::NeedsPerson { reason, since, .. } => ("needs_person", *since, Some(reason.clone())),
             Standing::NeedsConfig { reason, since, .. } => ("needs_config", *since, Some(reason.clone())),
@@ -266,8 +365,8 @@ impl Keeper {
         // What only shows when a token is wanted: another client, no refresh token.
         if kept.standing == Standing::Valid {
             let wanted = Want::Life;
-            let own = &holder.client.settings().client_id;
-            if let plan::Decision::Person(reason) = plan::decide(&kept, &wanted, own, account, now) {
+            let decided = plan::decide(&kept, &wanted, holder.own(), account, now);
+            if let plan::Decision::Person(reason) = decided {
                 status.state = "needs_person";
                 status.since = Some(kept.expires);
                 status.reason = Some(reason);
@@ -275,10 +374,13 @@ impl Keeper {
         }
         let lives = !plan::left(&kept, now).is_zero();
         status.verified = status.state == "valid" && (kept.trouble.is_none() || lives);
-        status.access_expires = Some(kept.expires);
-        status.obtained = Some(kept.obtained);
-        status.refreshed = Some(kept.refreshed);
-        status.renewable = kept.refresh.is_some();
+        if !kept.is_new() {
+            status.access_expires = Some(kept.expires);
+            status.obtained = Some(kept.obtained).filter(|_| !kept.unattended);
+            status.refreshed = Some(kept.refreshed);
+        }
+        status.renewable = kept.refresh.is_some() || kept.unattended;
+        status.lacking = lacking(holder.client.settings(), &kept);
         status.signed_in = Some(kept.identity).filter(|identity| *identity != Identity::default());
         status.scopes = kept.scopes;
         status.trouble = kept.trouble;
@@ -288,7 +390,7 @@ impl Keeper {
 
     /// The client of an account, for a sign-in.
     pub fn client(&self, account: &str) -> Option<&Client> {
-        self.holders.get(account).map(|holder| &holder.client)
+        self.holders.get(account).map(|holder| &*holder.client)
     }
 
     /// A challenge that the next sign-in of an account must carry.
@@ -311,7 +413,7 @@ impl Keeper {
         let lock = holder.record.hold(kept).await?;
         loop {
             let expected = match holder.record.load().await {
-                Ok((version, _)) => Some(version),
+                Ok((version, _)) => version,
                 Err(TokenError::NeedsPerson(_)) => None,
                 Err(error) => return Err(error.into()),
             };
@@ -373,6 +475,29 @@ impl Keeper {
             )))
         })
     }
+}
+
+/// Whom the account's own token speaks for, where its grant has one a mailbox.
+fn speaks_for(settings: &OAuth2) -> Option<String> {
+    match settings.grant {
+        Grant::JwtBearer(_) => settings.login_hint.clone(),
+        _ => None,
+    }
+}
+
+fn own(client: &Client, mailbox: Option<&str>) -> Option<String> {
+    client.settings().unattended().then(|| client.mark(mailbox))
+}
+
+/// What the account needs and its token, where it says anything about that, does not name.
+fn lacking(settings: &OAuth2, kept: &Kept) -> Vec<String> {
+    if kept.unattended {
+        let named = jwt::rights(kept.access.expose());
+        return named
+            .map(|named| scopes::lacking(&settings.roles, &named))
+            .unwrap_or_default();
+    }
+    scopes::lacking(&settings.scopes, &kept.scopes)
 }
 
 /// In a task of its own: a caller that goes away in the middle must not take the answer with it.

@@ -5,6 +5,7 @@
 //! and a grant that has one of them is not kept.
 
 use crate::advice::Provider;
+use crate::config::scopes;
 use crate::config::secret::Secret;
 use crate::config::settings::OAuth2;
 use crate::oauth::callback::{self, CallbackError, Listener};
@@ -15,9 +16,6 @@ use crate::oauth::vault::{Kept, Standing};
 use jiff::Timestamp;
 use std::time::Duration;
 use url::Url;
-
-/// Scopes of the protocol itself: servers take them and do not name them again.
-const PROTOCOL: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 
 /// Why nobody is signed in.
 #[derive(Debug, thiserror::Error)]
@@ -189,22 +187,13 @@ pub fn verify(account: &str, settings: &OAuth2, answer: &Answer) -> Result<Vec<S
     Ok(notes)
 }
 
-/// What was asked for and is not named among what was granted. Compared by the last part of a
-/// scope: the same right of Exchange has two addresses.
+/// What was asked for and is not named among what was granted.
 fn missing(settings: &OAuth2, answer: &Answer) -> Vec<String> {
-    let Some(granted) = &answer.scopes else {
-        return Vec::new();
-    };
-    let last = |scope: &str| {
-        let trimmed = scope.trim_end_matches('/');
-        trimmed.rsplit('/').next().unwrap_or(trimmed).to_lowercase()
-    };
-    let wanted = settings.scopes.iter().filter(|scope| {
-        !PROTOCOL.contains(&scope.as_str())
-            && !scope.ends_with("/.default")
-            && !granted.iter().any(|granted| last(granted) == last(scope))
-    });
-    wanted.cloned().collect()
+    answer
+        .scopes
+        .as_ref()
+        .map(|granted| scopes::lacking(&settings.scopes, granted))
+        .unwrap_or_default()
 }
 
 /// What is kept of a new grant.
@@ -228,6 +217,7 @@ pub fn kept(settings: &OAuth2, answer: Answer, now: Timestamp) -> Kept {
         refresh_began: None,
         identity: answer.identity.unwrap_or_default(),
         client_id: settings.client_id.clone(),
+        unattended: false,
         standing: Standing::Valid,
         trouble: None,
         claims: None,
@@ -243,6 +233,10 @@ mod tests {
     fn settings(provider: Provider) -> OAuth2 {
         OAuth2 {
             provider,
+            grant: crate::config::settings::Grant::AuthorizationCode,
+            device_url: None,
+            managed_identity_url: None,
+            roles: vec![],
             authorize_url: None,
             token_url: None,
             revoke_url: None,
@@ -254,8 +248,9 @@ mod tests {
             ],
             authorize_extra: vec![],
             client_id: "tidings".into(),
-            client_secret: None,
+            proofs: vec![],
             secret_expires: None,
+            grant_life: None,
             redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
             login_hint: Some("alice@contoso.com".into()),
             tenant: None,

@@ -14,6 +14,10 @@
 //! | [`http`] | the one way to those addresses: https, limits, no redirects |
 //! | [`refusal`] | what an answer that is not a token means |
 //! | [`grants`] | the requests of RFC 6749 and 7636: authorize, redeem, refresh, revoke |
+//! | [`device`] | signing in on another device, RFC 8628 |
+//! | `unattended`, `managed` | tokens without a person: client credentials, JWT bearer, a machine's identity |
+//! | [`proof`] | who we are to a token endpoint: a secret, a certificate, somebody's word |
+//! | [`jwt`] | what these are made of |
 //! | [`callback`] | how a browser's answer comes back: loopback listener, or pasted |
 //! | [`login`] | a sign-in from first address to stored grant |
 //! | [`vault`] | what is kept of a grant, sealed |
@@ -26,15 +30,21 @@
 //! This module knows no mail: it hands out bearer tokens and says why when it cannot.
 
 pub mod callback;
+pub mod claims;
+pub mod device;
 pub mod endpoint;
 pub mod grants;
 mod hand;
 mod holder;
 pub mod http;
+pub mod jwt;
 pub mod keeper;
 pub mod login;
+mod managed;
 pub mod plan;
+pub mod proof;
 mod record;
 pub mod refusal;
 pub mod token;
+mod unattended;
 pub mod vault;

@@ -70,7 +70,7 @@ pub fn usable(left: Duration, life: Duration) -> bool {
 
 /// When the grant wants attention by itself.
 pub fn due(kept: &Kept, used: Option<Timestamp>) -> Timestamp {
-    let base = if kept.refresh.is_none() {
+    let base = if kept.refresh.is_none() && !kept.unattended {
         kept.expires
     } else if kept.refresh_began.is_some() {
         // Its answer was lost: the sooner the old token is tried, the likelier it still works.
@@ -122,7 +122,7 @@ pub fn decide(kept: &Kept, want: &Want, client_id: &str, account: &str, now: Tim
             ..Reason::default()
         }));
     }
-    if kept.refresh.is_none() {
+    if kept.refresh.is_none() && !kept.unattended {
         return or_use(Decision::Person(Reason {
             text: format!("the access of account `{account}` has ended, and no refresh token came with it"),
             steps: vec![
@@ -187,6 +187,7 @@ mod tests {
             refresh_began: None,
             identity: Identity::default(),
             client_id: "tidings".into(),
+            unattended: false,
             standing: Standing::Valid,
             trouble: None,
             claims: None,
@@ -268,6 +269,19 @@ mod tests {
         };
         assert_eq!(decided(&short, Want::Life, 55), Decision::Use);
         assert!(matches!(decided(&short, Want::Life, 60), Decision::Person(_)));
+    }
+
+    #[test]
+    fn application_gets_a_new_token_ahead_of_the_end_and_needs_nobody() {
+        let own = Kept {
+            refresh: None,
+            unattended: true,
+            ..kept()
+        };
+        assert_eq!(decided(&own, Want::Life, 49), Decision::Use);
+        assert_eq!(decided(&own, Want::Life, 51), Decision::Renew);
+        assert_eq!(decided(&own, Want::Life, 90), Decision::Renew);
+        assert_eq!(due(&own, Some(at(0))), at(50));
     }
 
     #[test]

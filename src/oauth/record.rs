@@ -26,6 +26,11 @@ pub(super) struct Record {
     pub(super) vault: Arc<Vault>,
     pub(super) lock: PathBuf,
     pub(super) clock: Clock,
+    /// What tells the tokens of these settings from those of others, where the account gets them by
+    /// itself.
+    pub(super) own: Option<String>,
+    /// Whether its troubles are an account's: those of one mailbox among many are told of its mails.
+    pub(super) tells: bool,
 }
 
 /// Why a grant was not written.
@@ -37,14 +42,18 @@ pub(super) enum Put {
 }
 
 impl Record {
-    /// Reads the grant. None at all needs a person.
-    pub(super) async fn load(&self) -> Result<(i64, Kept), TokenError> {
+    /// Reads the grant. None at all needs a person, unless the account gets its tokens by itself:
+    /// then there is an empty one, of no version yet.
+    pub(super) async fn load(&self) -> Result<(Option<i64>, Kept), TokenError> {
         let grant = self
             .store
             .grant(&self.name)
             .await
             .map_err(|error| self.stored(&error))?;
         let Some(grant) = grant else {
+            if let Some(own) = &self.own {
+                return Ok((None, Kept::unattended(own)));
+            }
             return Err(TokenError::NeedsPerson(Reason {
                 text: format!("nobody has signed in for account `{}`", self.name),
                 steps: vec![format!("Sign in: tidings auth login {}", self.name)],
@@ -63,7 +72,11 @@ impl Record {
                 ..Reason::default()
             })
         })?;
-        Ok((grant.version, kept))
+        match &self.own {
+            // Another client, other scopes, or a person's: not what these settings ask for.
+            Some(own) if kept.client_id != *own => Ok((Some(grant.version), Kept::unattended(own))),
+            _ => Ok((Some(grant.version), kept)),
+        }
     }
 
     /// Writes the grant over the version that was read.
@@ -104,6 +117,9 @@ impl Record {
 
     /// Opens the case, or tells the open one why now.
     pub(super) async fn open_case(&self, reason: &Reason) {
+        if !self.tells {
+            return;
+        }
         let case = NewCase {
             key: self.case(),
             kind: "account".to_owned(),
@@ -118,6 +134,9 @@ impl Record {
     /// Closes the case if it is open. Asked of the store each time: another process may have opened or
     /// closed it.
     pub(super) async fn close_case(&self) {
+        if !self.tells {
+            return;
+        }
         let key = self.case();
         let closed = match self.store.open_cases().await {
             Ok(cases) if cases.iter().all(|case| case.key != key) => return,

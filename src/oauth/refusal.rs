@@ -57,6 +57,8 @@ pub struct Refusal {
     pub claims: Option<String>,
     /// `trace_id correlation_id timestamp`, for the provider's support.
     pub trace: Option<String>,
+    /// The server's own clock, where it told.
+    pub date: Option<Timestamp>,
 }
 
 /// What to do about a failure.
@@ -140,6 +142,7 @@ impl Refusal {
             symptom,
             claims,
             trace,
+            date: None,
         }
     }
 }
@@ -207,7 +210,7 @@ pub fn reason(failure: &Failure, provider: Provider, doing: &str) -> Reason {
             Reason {
                 text: format!("{host} refused {doing}: {}", advice.meaning.trim_end()),
                 reply: Some(reply),
-                advice: Some(advice.id.clone()),
+                advice: Some(advice.id.as_str().into()),
                 ..advice.reason(&refusal.symptom)
             }
         }
@@ -215,7 +218,9 @@ pub fn reason(failure: &Failure, provider: Provider, doing: &str) -> Reason {
             let text = format!("{doing} failed: {other}");
             let local = match other {
                 Failure::Unreached { .. } => Local::SignInUnreached,
-                Failure::Unreadable { text, .. } if is_page(text) => Local::WebPage,
+                Failure::Unreadable { text, .. } if is_page(text) || text.contains("it is a page") => {
+                    Local::WebPage
+                }
                 _ => return Reason::new(text),
             };
             let symptom = Symptom {
@@ -245,7 +250,14 @@ pub fn secrets_of(form: &[u8]) -> Vec<String> {
         .filter(|(name, value)| {
             matches!(
                 name.as_ref(),
-                "refresh_token" | "code" | "client_secret" | "code_verifier" | "token" | "client_assertion"
+                "refresh_token"
+                    | "code"
+                    | "client_secret"
+                    | "code_verifier"
+                    | "token"
+                    | "client_assertion"
+                    | "assertion"
+                    | "device_code"
             ) && !value.is_empty()
         })
         .map(|(_, value)| value.into_owned())

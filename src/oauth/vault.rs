@@ -57,6 +57,9 @@ pub struct Kept {
     pub identity: Identity,
     /// The client it was granted to; no other can renew it.
     pub client_id: String,
+    /// The application gets its tokens by itself: there is nothing to renew them with, and no need.
+    #[serde(default)]
+    pub unattended: bool,
     /// How it stands.
     pub standing: Standing,
     /// Passing failures since the last success.
@@ -65,6 +68,37 @@ pub struct Kept {
     pub claims: Option<String>,
     /// By how many seconds the server's clock was ahead of ours at the last refresh.
     pub skew: Option<i64>,
+}
+
+impl Kept {
+    /// What there is of a grant that no person gives, before its first token. `mark` tells the tokens
+    /// of these settings from those of others.
+    pub fn unattended(mark: &str) -> Kept {
+        Kept {
+            access: Secret::new(""),
+            refresh: None,
+            previous: None,
+            scopes: Vec::new(),
+            token_type: String::new(),
+            obtained: Timestamp::UNIX_EPOCH,
+            expires: Timestamp::UNIX_EPOCH,
+            life: Duration::ZERO,
+            refreshed: Timestamp::UNIX_EPOCH,
+            refresh_began: None,
+            identity: Identity::default(),
+            client_id: mark.to_owned(),
+            unattended: true,
+            standing: Standing::Valid,
+            trouble: None,
+            claims: None,
+            skew: None,
+        }
+    }
+
+    /// Whether there ever was a token.
+    pub fn is_new(&self) -> bool {
+        self.access.expose().is_empty()
+    }
 }
 
 /// How a grant stands.
@@ -351,6 +385,7 @@ mod tests {
             refresh_began: None,
             identity: Identity::default(),
             client_id: "tidings".into(),
+            unattended: false,
             standing: Standing::NeedsPerson {
                 reason: Reason::new("gone"),
                 since: now,

@@ -241,6 +241,7 @@ impl Rules {
                 of.cloned().unwrap_or_default()
             }
             Kind::Event => self.events.named(&happening.subject),
+            Kind::MailHandedIn => Vec::new(),
             Kind::Trouble => {
                 let kind = happening
                     .facts

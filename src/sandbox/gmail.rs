@@ -240,8 +240,8 @@ fn signed_in(server: &Shared, headers: &HeaderMap) -> Option<(String, Vec<String
     Some((account.user.address, account.scopes))
 }
 
-fn take(server: &Shared, account: &str, bytes: &[u8]) -> Result<String, Response> {
-    let invalid = || error(400, "invalidArgument", "Recipient address required");
+fn take(server: &Shared, account: &str, bytes: &[u8]) -> Result<String, Box<Response>> {
+    let invalid = || Box::new(error(400, "invalidArgument", "Recipient address required"));
     let parsed = MessageParser::default().parse(bytes).ok_or_else(invalid)?;
     let lists = [parsed.to(), parsed.cc(), parsed.bcc()];
     let to: Vec<String> = lists
@@ -281,7 +281,7 @@ fn send(server: &Shared, account: &str, body: &[u8]) -> Response {
     };
     match take(server, account, &bytes) {
         Ok(id) => done(&id),
-        Err(response) => response,
+        Err(response) => *response,
     }
 }
 
@@ -357,7 +357,7 @@ fn piece(server: &Shared, id: &str, headers: &HeaderMap, body: &[u8]) -> Respons
             }
             done(&number)
         }
-        Err(response) => response,
+        Err(response) => *response,
     }
 }
 

@@ -335,23 +335,24 @@ fn denied() -> Response {
 }
 
 /// The message of a body that is base64 of MIME.
-fn mime(headers: &HeaderMap, body: &[u8]) -> Result<Sent, Response> {
+fn mime(headers: &HeaderMap, body: &[u8]) -> Result<Sent, Box<Response>> {
     let kind = headers
         .get(header::CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
     if kind != Some("text/plain") {
         let text = "Write requests are only supported with JSON or text/plain here.";
-        return Err(error(400, "BadRequest", text));
+        return Err(Box::new(error(400, "BadRequest", text)));
     }
     let bytes = STANDARD.decode(body).map_err(|_| {
-        error(
-            400,
-            "ErrorMimeContentInvalidBase64String",
-            "Invalid base64 string for MIME content.",
-        )
+        let text = "Invalid base64 string for MIME content.";
+        Box::new(error(400, "ErrorMimeContentInvalidBase64String", text))
     })?;
     let Some(parsed) = MessageParser::default().parse(&bytes) else {
-        return Err(error(400, "ErrorMimeContentInvalid", "Invalid MIME content."));
+        return Err(Box::new(error(
+            400,
+            "ErrorMimeContentInvalid",
+            "Invalid MIME content.",
+        )));
     };
     let lists = [parsed.to(), parsed.cc(), parsed.bcc()];
     let to: Vec<String> = lists
@@ -361,11 +362,11 @@ fn mime(headers: &HeaderMap, body: &[u8]) -> Result<Sent, Response> {
         .filter_map(|one| Some(one.address.as_deref()?.to_lowercase()))
         .collect();
     if to.is_empty() {
-        return Err(error(
+        return Err(Box::new(error(
             400,
             "ErrorInvalidRecipients",
             "At least one recipient is needed.",
-        ));
+        )));
     }
     let from = parsed
         .from()
@@ -380,10 +381,10 @@ fn mime(headers: &HeaderMap, body: &[u8]) -> Result<Sent, Response> {
 }
 
 /// Whether somebody may send this.
-fn may(server: &Shared, who: &Who, mail: &Sent) -> Result<(), Response> {
+fn may(server: &Shared, who: &Who, mail: &Sent) -> Result<(), Box<Response>> {
     let own = mail.from == who.user;
     if !(who.has(&["Mail.Send"]) && (own || who.has(&["Mail.Send.Shared"]))) {
-        return Err(denied());
+        return Err(Box::new(denied()));
     }
     if !own
         && !server
@@ -392,7 +393,7 @@ fn may(server: &Shared, who: &Who, mail: &Sent) -> Result<(), Response> {
             .contains(&(who.user.clone(), mail.from.clone()))
     {
         let text = "The user account which was used to submit this request does not have the right to send mail on behalf of the specified sending account.";
-        return Err(error(403, "ErrorSendAsDenied", text));
+        return Err(Box::new(error(403, "ErrorSendAsDenied", text)));
     }
     Ok(())
 }
@@ -412,10 +413,10 @@ fn accepted() -> Response {
 fn send_mail(server: &Shared, who: &Who, mailbox: &str, headers: &HeaderMap, body: &[u8]) -> Response {
     let mail = match mime(headers, body) {
         Ok(mail) => mail,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     if let Err(response) = may(server, who, &mail) {
-        return response;
+        return *response;
     }
     if body.len() > LOST {
         return StatusCode::OK.into_response();
@@ -443,7 +444,7 @@ fn draft(server: &Shared, who: &Who, mailbox: &str, headers: &HeaderMap, body: &
     }
     let mail = match mime(headers, body) {
         Ok(mail) => mail,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let mut kept = server.kept();
     kept.numbers += 1;
@@ -613,7 +614,7 @@ fn send(server: &Shared, who: &Who, rest: &[&str]) -> Response {
         return missing();
     };
     if let Err(response) = may(server, who, &mail) {
-        return response;
+        return *response;
     }
     server.kept().drafts.remove(id);
     keep(server, mail);

@@ -1,13 +1,15 @@
-//! A small authorization server on loopback, plain http: authorize page, token endpoint with PKCE
-//! and rotation, revocation, discovery. For the demo and for tests; it trusts whoever clicks.
+//! A small authorization server on loopback, plain http: authorize page, codes for devices, token
+//! endpoint with PKCE and rotation, grants without a person, a machine's identity, revocation,
+//! discovery. For the demo and for tests; it trusts whoever clicks.
 //!
 //! Its tokens can be asked about ([`Handle::check`]), which is how the sandbox's mail server knows
 //! them. Tokens live by the clock it is given; faults are played in the order they were asked for.
 
 mod answers;
 mod memory;
+mod others;
 
-pub use memory::{Account, Counters, Fault, Rotation, Settings, User};
+pub use memory::{Account, Counters, Fault, Rotation, Settings, User, Voucher};
 
 use answers::{authorize, discover, revoke, token};
 use axum::Router;
@@ -61,6 +63,13 @@ impl Server {
             .route("/authorize", get(authorize))
             .route("/token", post(token))
             .route("/revoke", post(revoke))
+            .route("/device", post(others::device))
+            .route("/activate", get(others::activate))
+            .route("/metadata/identity/oauth2/token", get(others::machine))
+            .layer(axum::middleware::map_response_with_state(
+                shared.clone(),
+                answers::dated,
+            ))
             .with_state(shared.clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone();

@@ -44,12 +44,14 @@
 //! | [`record`](Store::record) | events, the cases they open and close, seen files, baselines, marks | a key is taken once; the first id comes back, `fresh` is false |
 //! | [`record_removed`](Store::record_removed) | each file gone and its event, or neither | it is known |
 //! | [`admit`](Store::admit) | entries, verdicts, events that rules emit, the event is dispatched; the case of each entry that is held from the start; what is gathered | an entry key is taken once |
+//! | [`take_in`](Store::take_in) | an event and its mail, dispatched | within a time: the entry there comes back, `fresh` is false |
 //! | [`claim`](Store::claim) | lease, fence, attempt | claims others, or none |
 //! | [`gate`](Store::gate) | | nothing changes |
 //! | [`settle`](Store::settle) | the state, its attempt, the events, effect, files, cases of [`Also`] | refused: the lease is over |
 //! | [`recover`](Store::recover), [`rescue`](Store::rescue) | all entries found, the events of lost work | finds none |
 //! | [`retry`](Store::retry), [`cancel`](Store::cancel) | the state; the case of what is cancelled or composed anew is closed | refused by the state, nothing changes |
 //! | [`open_case`](Store::open_case) | the case, its trouble event | the reason is renewed, no event |
+//! | [`tell_case`](Store::tell_case) | the reason, one more trouble event | the reason is renewed, no event |
 //! | [`close_case`](Store::close_case) | the case, the event that it is over, what waits for it is due | nothing changes |
 //! | [`put_grant`](Store::put_grant) | compare and set | [`StoreError::Stale`] |
 //! | [`purge`](Store::purge) | piece by piece, each whole | removes what has become old since |

@@ -14,7 +14,9 @@ use crate::entry::Body;
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -64,6 +66,7 @@ impl Spool {
             .mode(0o600)
             .open(&part)?;
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        give_away(&self.folder, &part);
         Ok(SpoolFile {
             file,
             folder: self.folder.clone(),
@@ -183,6 +186,21 @@ impl Drop for SpoolFile {
     }
 }
 
+/// What root makes in a folder of somebody else (cron's `tidings sendmail`) belongs to him: else the daemon could not
+/// use it.
+pub(super) fn give_away(folder: &Path, made: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let given = std::fs::metadata(folder).and_then(|folder| match folder.uid() {
+        0 => Ok(()),
+        owner => chown(made, Some(owner), Some(folder.gid())),
+    });
+    if let Err(error) = given {
+        tracing::warn!(path = %made.display(), %error, "cannot be given to the owner of its folder");
+    }
+}
+
 fn is_ours(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
@@ -198,7 +216,11 @@ pub(super) fn private_folder(folder: &Path) -> io::Result<()> {
     }
     match DirBuilder::new().mode(0o700).create(folder) {
         // A umask can only take bits away; set them, so that a strange one cannot lock us out.
-        Ok(()) => std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)),
+        Ok(()) => {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+            give_away(folder.parent().unwrap_or(folder), folder);
+            Ok(())
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }

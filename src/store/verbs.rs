@@ -16,7 +16,8 @@ use crate::store::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sqlite::{
-    admission, cases, files, gatherings, grants, journal, lists, marks, orphans, outbox, purge, record,
+    admission, cases, files, gatherings, grants, handed, journal, lists, marks, orphans, outbox, purge,
+    record,
 };
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -26,6 +27,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{oneshot, watch};
 
 impl Store {
+    /// What keeps it, with its version.
+    pub fn engine() -> String {
+        super::sqlite::engine()
+    }
+
     /// Opens the database file `path`, made if it is not there (0600, in a folder of 0700); spool,
     /// lock and ballast lie beside it. Brings an older schema up to date.
     ///
@@ -129,6 +135,33 @@ impl Store {
             .await?;
         }
         self.write(move |tx| outbox::insert(tx, &entry, true, now)).await
+    }
+
+    /// Records that somebody handed a mail in, and puts the mail into the outbox, in one transaction; no rule is
+    /// asked about it. An event whose key was taken less than `within` ago is the same once more: the entry there is
+    /// left as it was. One that is older does not count.
+    pub async fn take_in(
+        &self,
+        event: NewEvent,
+        entry: NewEntry,
+        within: Duration,
+    ) -> Result<Admitted, StoreError> {
+        let now = self.now();
+        let since = SignedDuration::try_from(within)
+            .ok()
+            .and_then(|within| now.checked_sub(within).ok())
+            .unwrap_or(Timestamp::MIN);
+        let mut entry = entry;
+        if is_large(&entry) {
+            let spool = self.inner.spool.clone();
+            entry = blocking(move || {
+                spool_large(&spool, &mut entry)?;
+                Ok(entry)
+            })
+            .await?;
+        }
+        self.write(move |tx| handed::take_in(tx, &event, &entry, since, now))
+            .await
     }
 
     /// Whether an event is a trouble, or came of one through what rules did.
@@ -324,6 +357,13 @@ impl Store {
     pub async fn open_case(&self, case: NewCase) -> Result<bool, StoreError> {
         let now = self.now();
         self.write(move |tx| cases::open(tx, &case, now)).await
+    }
+
+    /// Tells of an open case again: renews its reason and records a further trouble event of it, once for each `tag`.
+    /// False if no such case is open, or that was told before.
+    pub async fn tell_case(&self, case: NewCase, tag: String) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.write(move |tx| cases::tell(tx, &case, &tag, now)).await
     }
 
     /// Closes the open case of that key and records the event that it is over; false if there was none. Entries that were deferred because of

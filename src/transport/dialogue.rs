@@ -23,6 +23,7 @@
 mod body;
 mod mail;
 mod offers;
+mod probe;
 mod replies;
 mod sasl;
 
@@ -311,6 +312,7 @@ impl Dialogue {
             groups,
             in_data: false,
             past_gate: false,
+            only_asked: None,
         });
         self.go_on();
     }

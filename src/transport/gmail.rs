@@ -82,8 +82,8 @@ impl Gmail {
             Ok(source) => source,
             Err(error) => return Report::of(unreadable(&error, Stage::Gmail)),
         };
-        if source.len() > LONGEST {
-            let text = format!("the message has {} bytes; Gmail takes {LONGEST}", source.len());
+        if source.size() > LONGEST {
+            let text = format!("the message has {} bytes; Gmail takes {LONGEST}", source.size());
             return refused(Local::MessageTooBig, text);
         }
         let attempt = Attempt {
@@ -93,7 +93,7 @@ impl Gmail {
             gate,
             transcript,
         };
-        let verdict = if source.len() <= WHOLE {
+        let verdict = if source.size() <= WHOLE {
             attempt.small(&source).await
         } else {
             attempt.large(&source).await
@@ -150,7 +150,7 @@ impl Attempt<'_> {
             &["upload", "gmail", "v1", "users", "me", "messages", "send"],
         );
         url.query_pairs_mut().append_pair("uploadType", "resumable");
-        let total = source.len();
+        let total = source.size();
         let request = Request::new(Method::POST, url, Some(self.token))
             .field("x-upload-content-type", "message/rfc822")
             .field("x-upload-content-length", total.to_string());

@@ -81,7 +81,7 @@ impl Graph {
             gate,
             transcript,
         };
-        let verdict = if coded(source.len()) <= WHOLE {
+        let verdict = if coded(source.size()) <= WHOLE {
             attempt.small(&source).await
         } else if self.settings.uploads {
             // Who signed in cannot upload into the mailbox of somebody else (a known fault of the service), but may send
@@ -93,7 +93,7 @@ impl Graph {
         } else {
             let text = format!(
                 "the message has {} bytes, more than Graph takes in one request, and `uploads` is off",
-                source.len()
+                source.size()
             );
             ours(Stage::Graph, Local::UploadsOff, text)
         };

@@ -16,6 +16,7 @@
 //! [`dialogue`]: super::dialogue
 
 mod connect;
+pub mod look;
 mod session;
 
 use super::dialogue::{Dialogue, Opening, Survey};

@@ -15,6 +15,8 @@ use std::sync::{Mutex, PoisonError};
 pub struct Transcript {
     sink: Mutex<Box<dyn Write + Send>>,
     clock: Clock,
+    /// Kept in memory, where somebody wants to read it afterwards.
+    kept: Option<Mutex<Vec<(Said, String)>>>,
 }
 
 impl std::fmt::Debug for Transcript {
@@ -51,12 +53,35 @@ impl Transcript {
         Transcript {
             sink: Mutex::new(sink),
             clock,
+            kept: None,
         }
+    }
+
+    /// Writes nowhere, and remembers.
+    pub(crate) fn heard() -> Transcript {
+        Transcript {
+            kept: Some(Mutex::default()),
+            ..Transcript::to(Box::new(std::io::sink()), Clock::system())
+        }
+    }
+
+    /// What it remembers.
+    pub(crate) fn said(&self) -> Vec<(Said, String)> {
+        let kept = self
+            .kept
+            .as_ref()
+            .map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner));
+        kept.map(|kept| kept.clone()).unwrap_or_default()
     }
 
     /// Writes one line. `text` holds no control characters and no secret. A sink that fails loses
     /// the line, never the mail.
     pub(crate) fn line(&self, session: u64, said: Said, text: &str) {
+        if let Some(kept) = &self.kept {
+            kept.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((said, text.to_owned()));
+        }
         let mark = match said {
             Said::Client => "C:",
             Said::Server => "S:",

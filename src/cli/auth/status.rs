@@ -3,7 +3,7 @@
 use crate::cli::Exit;
 use crate::cli::face::Face;
 use crate::clock::Clock;
-use crate::config::settings::{Account, Credential, Settings};
+use crate::config::settings::{Account, Credential, Grant, Settings};
 use crate::delivery::perform::account_case;
 use crate::entry::Reason;
 use crate::http::answer;
@@ -46,7 +46,7 @@ pub(super) async fn status(
         if refused.is_some() && exit == Exit::Done {
             exit = Exit::Credential;
         }
-        let Credential::OAuth2(_) = account.credential else {
+        let Credential::OAuth2(oauth2) = &account.credential else {
             list.push(json!({
                 "account": account.name, "credential": kind(account), "user": account.user,
                 "state": "not_applicable", "verified": null, "mail_server": refused.map(case_json),
@@ -69,13 +69,14 @@ pub(super) async fn status(
         };
         let grant = keeper.status(&account.name).await;
         exit = match (grant.state, exit) {
-            ("valid", exit) => exit,
+            ("valid" | "not_asked", exit) => exit,
             ("needs_config" | "unreadable", _) | (_, Exit::Config) => Exit::Config,
             _ => Exit::Credential,
         };
         if as_json {
             let mut value = serde_json::to_value(&grant).unwrap_or_default();
             value["credential"] = json!("oauth2");
+            value["grant"] = json!(grant_word(&oauth2.grant));
             value["user"] = json!(account.user);
             value["mail_server"] = json!(refused.map(case_json));
             list.push(value);
@@ -141,6 +142,7 @@ fn described(
         "needs_person" => "needs a person",
         "needs_config" => "needs configuration",
         "signed_out" => "nobody has signed in",
+        "not_asked" => "gets its token by itself, and has not asked for one yet",
         _ => "cannot be read",
     };
     let mut lines = vec![format!("{}: {what}", grant.account)];
@@ -180,6 +182,10 @@ fn described(
     }
     if !grant.scopes.is_empty() {
         line("granted", answer::shown(&grant.scopes.join(" ")));
+    }
+    if !grant.lacking.is_empty() {
+        let named = answer::shown(&grant.lacking.join(" "));
+        line("lacks", format!("{named}, unless it is allowed elsewhere"));
     }
     if let Some(date) = grant.secret_expires {
         let today = now.to_zoned(zone.clone()).date();
@@ -225,6 +231,17 @@ fn ago(time: Timestamp, now: Timestamp) -> String {
         120..7_200 => format!("{} minutes ago", passed / 60),
         7_200..172_800 => format!("{} hours ago", passed / 3_600),
         _ => format!("{} days ago", passed / 86_400),
+    }
+}
+
+/// A grant as it is written.
+pub(super) fn grant_word(grant: &Grant) -> &'static str {
+    match grant {
+        Grant::AuthorizationCode => "authorization_code",
+        Grant::DeviceCode => "device_code",
+        Grant::ClientCredentials => "client_credentials",
+        Grant::JwtBearer(_) => "jwt_bearer",
+        Grant::ManagedIdentity => "managed_identity",
     }
 }
 

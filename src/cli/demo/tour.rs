@@ -81,6 +81,7 @@ pub(super) async fn sign_in(app: &App) -> Result<(), DemoError> {
         account: None,
         no_browser: false,
         paste: false,
+        device: false,
     };
     let exit = auth::sign_in(
         "office",

@@ -65,6 +65,7 @@ pub fn happened(event: &Event) -> String {
             format!("the job {subject} that ran too long ended"),
         ),
         Kind::Event => format!("somebody reported: {subject}"),
+        Kind::MailHandedIn => format!("a mail was handed in by {subject}"),
         Kind::Trouble => {
             let what = match fact("/trouble/kind") {
                 Some("mail" | "rule") | None => subject.clone(),
@@ -108,6 +109,10 @@ pub fn noticed(event: &Event) -> String {
             None => "Reported by `tidings exec`".to_owned(),
         },
         Kind::Event => "It was reported to tidings".to_owned(),
+        Kind::MailHandedIn => match happening.source.as_str() {
+            "sendmail" => "By `tidings sendmail`".to_owned(),
+            _ => "By the submission listener".to_owned(),
+        },
         Kind::Trouble => "Noticed by tidings itself".to_owned(),
     };
     let late = event.recorded.duration_since(happening.time);
@@ -158,7 +163,9 @@ pub fn happening(told: &Told, times: &Times) -> Lines {
 pub fn rules(told: &Told, sight: &Sight) -> Lines {
     let mut lines = Lines::default();
     let detail = &told.detail;
-    if detail.dispatched.is_none() {
+    if detail.event.happening.kind == Kind::MailHandedIn {
+        lines.say(0, "Rules are not asked about it: it leaves as it was handed in.");
+    } else if detail.dispatched.is_none() {
         lines.say(0, match sight.running {
             true => "The rules have not been asked yet; that takes a moment. If it stays so, look at `tidings status`.",
             false => "The rules have not been asked yet, for tidings is not running: start `tidings run`.",

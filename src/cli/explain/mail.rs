@@ -4,6 +4,7 @@ use super::Sight;
 use super::event::{self, Told};
 use super::story::{Lines, Story, Times, long};
 use crate::action::Mail;
+use crate::app::endings::CASES;
 use crate::cli::{events, outbox};
 use crate::config::settings::Transport;
 use crate::entry::{Entry, EntryId, Kind, Reason, State};
@@ -150,7 +151,7 @@ fn blocked<'a>(entry: &Entry, sight: &'a Sight) -> Option<&'a Reason> {
     let case = sight
         .cases
         .iter()
-        .find(|case| case.kind == "account" && case.subject == account);
+        .find(|case| case.kind == "account" && case.subject == account && !case.key.starts_with(CASES));
     case.map(|case| &case.reason).filter(|_| waits)
 }
 

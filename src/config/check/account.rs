@@ -40,6 +40,12 @@ impl Checker<'_> {
         }
         let tenant = raw.oauth2.as_ref().and_then(|oauth2| oauth2.tenant.as_deref());
         let known = preset.map(|preset| preset::known(preset, cloud, tenant));
+        let grant = raw.oauth2.as_ref().and_then(|oauth2| oauth2.grant);
+        let unattended = !matches!(
+            grant,
+            None | Some(raw::Grant::AuthorizationCode | raw::Grant::DeviceCode)
+        );
+        let others = raw.senders.as_ref().is_some_and(|senders| !senders.0.is_empty());
         let has_provider = at.has("provider");
         let provider = known.map_or(Provider::Generic, |known| known.provider);
         let user = raw.user.take();
@@ -55,7 +61,10 @@ impl Checker<'_> {
             raw::Transport::File => self.file_transport(at, name, &raw, has_provider),
             raw::Transport::Graph => {
                 self.strange(at, &raw);
-                self.graph_transport(at, &mut raw, &mut endpoints, known, user.as_deref(), damaged)
+                {
+                    let me = user.as_deref().filter(|_| !unattended);
+                    self.graph_transport(at, &mut raw, &mut endpoints, known, me, damaged)
+                }
             }
             raw::Transport::Gmail => {
                 self.strange(at, &raw);
@@ -63,10 +72,9 @@ impl Checker<'_> {
             }
             raw::Transport::Smtp => {
                 self.strange(at, &raw);
-                self.smtp_transport(at, name, &raw, endpoints.smtp.take(), known, damaged)
+                self.smtp_transport(at, name, &raw, endpoints.smtp.take(), known, unattended, damaged)
             }
         };
-        let raw_senders = raw.senders.as_ref().is_some_and(|senders| !senders.0.is_empty());
         let credential = match &transport {
             Transport::File { .. } => Credential::None,
             Transport::Smtp(_) | Transport::Graph(_) | Transport::Gmail(_) => {
@@ -86,8 +94,8 @@ impl Checker<'_> {
                     host,
                     Need {
                         way,
-                        unattended: false,
-                        others: raw_senders,
+                        unattended,
+                        others,
                         drafts: matches!(&transport, Transport::Graph(graph) if graph.uploads),
                     },
                 )
@@ -177,6 +185,7 @@ impl Checker<'_> {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the pieces of one account, called once")]
     fn smtp_transport(
         &mut self,
         at: &At<'_>,
@@ -184,6 +193,7 @@ impl Checker<'_> {
         raw: &raw::Account,
         provided: Option<raw::Smtp>,
         known: Option<&Known>,
+        unattended: bool,
         damaged: bool,
     ) -> Transport {
         let written = raw.smtp.clone().unwrap_or_default();
@@ -255,6 +265,8 @@ impl Checker<'_> {
         let login_as = match written.login_as.or(provided.login_as) {
             Some(raw::LoginAs::Sender) => LoginAs::Sender,
             Some(raw::LoginAs::User) => LoginAs::User,
+            // An application has no mailbox of its own: it opens the sender's.
+            None if unattended => LoginAs::Sender,
             None => known.map_or(LoginAs::User, |known| known.login_as),
         };
         if tls == Tls::None && Host::parse(&host).is_ok() {

@@ -71,7 +71,10 @@ impl Checker<'_> {
             url,
             mailbox: match graph.mailbox {
                 Some(raw::GraphMailbox::Sender) => GraphMailbox::Sender,
-                Some(raw::GraphMailbox::User) | None => GraphMailbox::User,
+                Some(raw::GraphMailbox::User) => GraphMailbox::User,
+                // An application may send out of each mailbox, and as nobody else.
+                None if user.is_none() => GraphMailbox::Sender,
+                None => GraphMailbox::User,
             },
             uploads,
             me: user.map(str::to_owned),

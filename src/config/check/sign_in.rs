@@ -1,13 +1,14 @@
 //! Who signs in, and how: OAuth2 or a password, the addresses tokens travel to, where secrets come from.
 
 use crate::advice::Provider;
+use crate::config::check::grant::Around;
 use crate::config::check::{Checker, plain};
 use crate::config::document::At;
 use crate::config::preset::Known;
 use crate::config::raw::{Secret as RawSecret, SecretFrom, settings as raw};
 use crate::config::scopes::{self, Need};
 use crate::config::secret::{Secret, SecretSource};
-use crate::config::settings::{Credential, OAuth2};
+use crate::config::settings::{Credential, Grant, OAuth2, Proof};
 use jiff::civil::Date;
 use std::path::PathBuf;
 use url::Url;
@@ -38,12 +39,26 @@ impl Checker<'_> {
                             .hint("remove the one you do not use"),
                     );
                 }
+                // The first mailbox stands for the others where nobody signs in.
+                let first = raw
+                    .senders
+                    .as_ref()
+                    .and_then(|senders| senders.0.first().cloned())
+                    .filter(|_| need.unattended);
+                let user = user.or(first.as_deref());
                 if user.is_none() && !damaged {
-                    self.complain(
-                        at.name("oauth2")
-                            .error("who signs in?")
-                            .hint("add `user:` with the mail address of the account that gives consent"),
-                    );
+                    let (error, hint) = if need.unattended {
+                        (
+                            "out of which mailbox?",
+                            "add `user:` with its address, or `senders:` with several",
+                        )
+                    } else {
+                        (
+                            "who signs in?",
+                            "add `user:` with the mail address of the account that gives consent",
+                        )
+                    };
+                    self.complain(at.name("oauth2").error(error).hint(hint));
                 }
                 self.oauth2(at, oauth2, endpoints, known, provider, user, damaged, need)
             }
@@ -86,7 +101,7 @@ impl Checker<'_> {
     fn oauth2(
         &mut self,
         at: &At<'_>,
-        raw: raw::OAuth2,
+        mut raw: raw::OAuth2,
         endpoints: raw::Endpoints,
         known: Option<&Known>,
         provider: Provider,
@@ -96,14 +111,12 @@ impl Checker<'_> {
     ) -> Credential {
         let of = at.key("provider");
         let place = at.key("oauth2");
-        if raw.client_id.trim().is_empty() {
-            self.complain(
-                place
-                    .key("client_id")
-                    .error("the client id is empty")
-                    .hint("the application (client) id of the app registration"),
-            );
-        }
+        let around = Around {
+            provider: known.map(|known| known.provider),
+            damaged,
+        };
+        let (grant, proofs) = self.grant(&place, &at.name("oauth2"), &mut raw, around);
+        let client_id = raw.client_id.unwrap_or_default().trim().to_owned();
         let tenant = raw.tenant.filter(|tenant| {
             let fine = !tenant.is_empty()
                 && tenant
@@ -128,6 +141,7 @@ impl Checker<'_> {
             && ((needs_tenant(known.authorize_url) && !given(&endpoints.authorize_url))
                 || (needs_tenant(known.token_url) && !given(&endpoints.token_url)))
             && endpoints.issuer.is_none()
+            && !matches!(grant, Grant::ManagedIdentity)
         {
             self.complain(
                 at.name("oauth2")
@@ -144,14 +158,22 @@ impl Checker<'_> {
         };
         // With an issuer of one's own, the preset's endpoints belong to somebody else.
         let known = known.filter(|_| endpoints.issuer.is_none());
-        let (authorize_written, token_written) =
-            (given(&endpoints.authorize_url), given(&endpoints.token_url));
+        let (authorize_written, token_written) = (
+            given(&endpoints.authorize_url) || need.unattended || given(&endpoints.device_url),
+            given(&endpoints.token_url) || matches!(grant, Grant::ManagedIdentity),
+        );
         let issuer = endpoint("issuer", endpoints.issuer, None);
         let authorize_url = endpoint(
             "authorize_url",
             endpoints.authorize_url,
             known.map(|known| known.authorize_url),
         );
+        let device_url = endpoint(
+            "device_url",
+            endpoints.device_url,
+            known.map(|known| known.device_url),
+        );
+        let managed_identity_url = endpoint("managed_identity_url", endpoints.managed_identity_url, None);
         let token_url = endpoint(
             "token_url",
             endpoints.token_url,
@@ -198,7 +220,7 @@ impl Checker<'_> {
             }
             None => known.map(|known| scopes::wanted(known, need)).unwrap_or_default(),
         };
-        if scopes.is_empty() && !damaged && (issuer.is_some() || authorize_url.is_some()) {
+        if scopes.is_empty() && !damaged && (issuer.is_some() || authorize_url.is_some() || need.unattended) {
             self.complain(at.name("provider").warning("no scopes are asked for").hint(
                 "most providers give nothing useful then; add `scopes:`, with offline_access where it exists",
             ));
@@ -215,10 +237,7 @@ impl Checker<'_> {
                 })
                 .unwrap_or_default(),
         };
-        let has_secret = raw.client_secret.is_some();
-        let client_secret = raw
-            .client_secret
-            .map(|secret| self.secret(&place.key("client_secret"), &place.name("client_secret"), secret));
+        let has_secret = proofs.iter().any(|proof| matches!(proof, Proof::Secret(_)));
         let secret_expires = raw.secret_expires.and_then(|text| {
             let spot = place.key("secret_expires");
             match text.parse::<Date>() {
@@ -246,6 +265,9 @@ impl Checker<'_> {
                 }
             }
         });
+        let grant_life = raw
+            .grant_life
+            .map(|time| self.some_time(&place.key("grant_life"), Some(&time.0), std::time::Duration::ZERO));
         let redirect = match raw.redirect {
             Some(text) => self.redirect(&place.key("redirect"), &text),
             None => Url::parse(REDIRECT).ok(),
@@ -256,15 +278,23 @@ impl Checker<'_> {
         };
         Credential::OAuth2(Box::new(OAuth2 {
             provider,
+            grant,
+            device_url,
+            managed_identity_url,
+            roles: scopes::roles(provider, need)
+                .iter()
+                .map(|&role| role.to_owned())
+                .collect(),
             authorize_url,
             token_url,
             revoke_url,
             issuer,
             scopes,
             authorize_extra,
-            client_id: raw.client_id.trim().to_owned(),
-            client_secret,
+            client_id,
+            proofs,
             secret_expires,
+            grant_life,
             redirect,
             login_hint: user.map(str::to_owned),
             tenant,
@@ -317,6 +347,16 @@ impl Checker<'_> {
         url
     }
 
+    /// A file that must be there for the service; a warning, for it may not be for who checks.
+    pub(super) fn seen(&mut self, at: &At<'_>, path: &std::path::Path) {
+        if let Err(error) = std::fs::metadata(path) {
+            self.complain(
+                at.warning(format!("cannot see {}: {}", path.display(), plain(&error)))
+                    .hint("it must be there, and readable, for the user tidings runs as"),
+            );
+        }
+    }
+
     /// Where a secret comes from. `key` is where to point without showing the secret itself.
     pub(super) fn secret(&mut self, at: &At<'_>, key: &At<'_>, raw: RawSecret) -> SecretSource {
         match raw {
@@ -339,14 +379,7 @@ impl Checker<'_> {
             }
             RawSecret::From(SecretFrom::File(text)) => {
                 let path = self.path(&text);
-                if let Err(error) = std::fs::metadata(&path) {
-                    // A warning: it may be there for the service and not for who checks.
-                    self.complain(
-                        at.key("file")
-                            .warning(format!("cannot see {}: {}", path.display(), plain(&error)))
-                            .hint("it must be there, and readable, for the user tidings runs as"),
-                    );
-                }
+                self.seen(&at.key("file"), &path);
                 SecretSource::File(path)
             }
             RawSecret::From(SecretFrom::Command(mut argv)) => {

@@ -2,6 +2,7 @@
 
 use crate::config::raw::absence::Calendar;
 use crate::config::raw::emit::{Alive, Emitted};
+use crate::config::raw::handed::{HandedIn, Submission};
 use crate::config::raw::{Many, Secret, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -32,6 +33,10 @@ pub struct Settings {
     pub alive: Option<Alive>,
     /// The fuse: how many mails of one rule may go in an hour, or `none`. Default: 1000, then hold.
     pub limits: Option<Limits>,
+    /// Mails that scripts and devices hand in: whose they are, and who is meant.
+    pub handed_in: Option<HandedIn>,
+    /// A listener for scanners, printers and programs that speak SMTP.
+    pub submission: Option<Submission>,
 }
 
 /// An account: who signs in, and how mail leaves.
@@ -163,8 +168,12 @@ pub struct Endpoints {
     pub issuer: Option<String>,
     /// Where people sign in.
     pub authorize_url: Option<String>,
+    /// Where codes for another device are made.
+    pub device_url: Option<String>,
     /// Where tokens are made.
     pub token_url: Option<String>,
+    /// Where a managed identity is asked for.
+    pub managed_identity_url: Option<String>,
     /// Where a grant is given back.
     pub revoke_url: Option<String>,
     /// What is asked for.
@@ -267,12 +276,27 @@ pub struct OAuth2 {
     pub grant: Option<Grant>,
     /// The directory: a domain or id. Needed with microsoft365.
     pub tenant: Option<String>,
-    /// Who we are to the provider: the id of the app registration.
-    pub client_id: String,
-    /// Its secret. Absent: a public client.
-    pub client_secret: Option<Secret>,
+    /// Who we are to the provider: the id of the app registration. Needed but with a service
+    /// account, or with managed_identity where the machine has only one.
+    pub client_id: Option<String>,
+    /// Its secret. Two while it is being changed: the newer first. Absent: a public client.
+    pub client_secret: Option<Many<Secret>>,
+    /// A certificate instead of a secret. Two while it is being changed: the newer first.
+    pub certificate: Option<Many<Certificate>>,
+    /// A token of another provider instead of a secret, as a platform puts it into a file (workload
+    /// identity federation). Read anew at each request.
+    pub assertion: Option<Secret>,
+    /// With jwt_bearer: the key of a service account, as the JSON that Google gives out.
+    pub service_account: Option<Secret>,
+    /// With jwt_bearer elsewhere: the client's own private key (PEM, RSA).
+    pub signing_key: Option<Secret>,
+    /// The name of `signing_key` at the provider (kid).
+    pub key_id: Option<String>,
     /// When the secret ends, as 2027-05-01.
     pub secret_expires: Option<String>,
+    /// How long a sign-in lasts where the provider limits that, as 7d for a Google app in "Testing": it is warned
+    /// ahead of its end.
+    pub grant_life: Option<Time>,
     /// Where the browser comes back to, on this machine. Default: http://127.0.0.1 on a free port.
     pub redirect: Option<String>,
 }
@@ -283,6 +307,24 @@ pub struct OAuth2 {
 pub enum Grant {
     /// A person signs in once, in a browser.
     AuthorizationCode,
+    /// A person signs in once, on any other device, with a code.
+    DeviceCode,
+    /// Nobody signs in: the application itself has the right.
+    ClientCredentials,
+    /// Nobody signs in: a key vouches for the mailbox.
+    JwtBearer,
+    /// Nobody signs in: the machine has an identity (Azure).
+    ManagedIdentity,
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The certificate.
+    pub cert: String,
+    /// Its private key, not encrypted. Default: in the same file.
+    pub key: Option<String>,
 }
 
 /// Sign in with a password.

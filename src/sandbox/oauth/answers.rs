@@ -1,7 +1,7 @@
 //! The pages and endpoints of the authorization server.
 
 use super::memory::{Code, Family, Fault, Memory, Renewing, Rotation, Shared, User};
-use crate::config::secret::Secret;
+use super::others;
 use axum::body::Body;
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -16,12 +16,26 @@ use url::Url;
 
 impl Shared {
     /// New tokens for a family; `renews` is false where the old refresh token stays.
-    fn tokens(&self, memory: &mut Memory, number: usize, renews: bool, fault: Option<&Fault>) -> Response {
+    pub(super) fn tokens(
+        &self,
+        memory: &mut Memory,
+        number: usize,
+        renews: bool,
+        fault: Option<&Fault>,
+    ) -> Response {
         let Some(family) = memory.families.get(number) else {
             return refused("invalid_grant", "no such grant", None, None);
         };
         let life = memory.life.unwrap_or(self.settings.life);
-        let access = self.fresh("at");
+        let access = match &family.roles {
+            None => self.fresh("at"),
+            // What an application may do stands in its token.
+            Some(roles) => format!(
+                "e30.{}.{}",
+                BASE64.encode(json!({ "roles": roles }).to_string()),
+                self.fresh("at")
+            ),
+        };
         let claims = json!({
             "iss": self.url.as_str(), "aud": self.settings.client_id, "sub": family.user.address,
             "preferred_username": family.user.address, "email": family.user.address,
@@ -66,7 +80,19 @@ impl Shared {
     }
 }
 
-type Fields = HashMap<String, String>;
+pub(super) type Fields = HashMap<String, String>;
+
+/// The server's own time, where that is another than this machine's.
+pub(super) async fn dated(State(server): State<Arc<Shared>>, mut response: Response) -> Response {
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&server.now())
+        .ok()
+        .and_then(|text| HeaderValue::from_str(&text).ok());
+    if let Some(date) = date.filter(|_| server.settings.tells_time) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
+}
 
 pub(super) async fn discover(State(server): State<Arc<Shared>>) -> Response {
     let at = |path: &str| format!("{}{path}", server.url);
@@ -74,6 +100,7 @@ pub(super) async fn discover(State(server): State<Arc<Shared>>) -> Response {
         "issuer": server.url.as_str().trim_end_matches('/'),
         "authorization_endpoint": at("authorize"),
         "token_endpoint": at("token"),
+        "device_authorization_endpoint": at("device"),
         "revocation_endpoint": at("revoke"),
         "authorization_response_iss_parameter_supported": true,
         "code_challenge_methods_supported": ["S256"],
@@ -116,7 +143,7 @@ pub(super) async fn authorize(State(server): State<Arc<Shared>>, Query(fields): 
     }
     let chosen = Some(field("user")).filter(|user| !user.is_empty());
     let Some(user) = chosen.or(server.settings.approve.as_deref()) else {
-        return Html(sign_in_page(&server.settings.users, &fields)).into_response();
+        return Html(sign_in_page("/authorize", &server.settings.users, &fields)).into_response();
     };
     let Some(user) = server.user(user) else {
         return back(&[
@@ -131,6 +158,7 @@ pub(super) async fn authorize(State(server): State<Arc<Shared>>, Query(fields): 
     memory.families.push(Family {
         user: user.clone(),
         scopes: field("scope").split_whitespace().map(str::to_owned).collect(),
+        roles: None,
         alive: true,
     });
     memory.codes.insert(
@@ -147,13 +175,13 @@ pub(super) async fn authorize(State(server): State<Arc<Shared>>, Query(fields): 
     back(&[("code", &code)])
 }
 
-fn sign_in_page(users: &[User], fields: &Fields) -> String {
+pub(super) fn sign_in_page(path: &str, users: &[User], fields: &Fields) -> String {
     let link = |name: &str, value: &str| {
         let query = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(fields)
             .append_pair(name, value)
             .finish();
-        format!("/authorize?{}", query.replace('&', "&amp;"))
+        format!("{path}?{}", query.replace('&', "&amp;"))
     };
     let buttons: String = users
         .iter()
@@ -223,23 +251,23 @@ pub(super) async fn token(State(server): State<Arc<Shared>>, Form(fields): Form<
         _ => {}
     }
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
-    let secret = server.settings.client_secret.as_ref().map(Secret::expose);
-    if field("client_id") != server.settings.client_id
-        || secret.is_some_and(|secret| secret != field("client_secret"))
+    let vouched = field("grant_type") == others::JWT_BEARER;
+    // Google's service accounts are known by their assertion and by nothing else.
+    if !(vouched && field("client_id").is_empty())
+        && let Some(refusal) = others::stranger(&server, &fields)
     {
-        return refused(
-            "invalid_client",
-            "Invalid client secret provided.",
-            Some(7_000_215),
-            None,
-        );
+        server.memory().counters.unproven += 1;
+        return refusal;
     }
     match field("grant_type") {
+        others::DEVICE => others::poll(&server, field, fault.as_ref()),
+        "client_credentials" => others::application(&server, fault.as_ref()),
+        others::JWT_BEARER => others::vouch(&server, field, fault.as_ref()),
         "authorization_code" => redeem(&server, field, fault.as_ref()),
         "refresh_token" => refresh(&server, field, fault.as_ref()),
         _ => refused(
             "unsupported_grant_type",
-            "only codes and refresh tokens",
+            "this grant is not known here",
             None,
             None,
         ),
@@ -361,7 +389,7 @@ pub(super) async fn revoke(State(server): State<Arc<Shared>>, Form(fields): Form
     StatusCode::OK.into_response()
 }
 
-fn refused(error: &str, text: &str, aadsts: Option<u32>, suberror: Option<&str>) -> Response {
+pub(super) fn refused(error: &str, text: &str, aadsts: Option<u32>, suberror: Option<&str>) -> Response {
     let mut answer = json!({
         "error": error, "error_description": text,
         "trace_id": "00000000-sandbox", "correlation_id": "00000000-sandbox",

@@ -18,8 +18,23 @@ pub struct Settings {
     pub clock: Clock,
     /// The one client it knows.
     pub client_id: String,
-    /// That client's secret; without one it is a public client.
+    /// That client's secret; without one, and without what follows, it is a public client.
     pub client_secret: Option<Secret>,
+    /// That client's certificate, as PEM, in place of a secret.
+    pub certificate: Option<String>,
+    /// Signatures of the newer kind (PS256) are taken.
+    pub pss: bool,
+    /// A token of somebody else's that proves who the client is.
+    pub assertion: Option<Secret>,
+    /// What the client may do without a person: its name, and the mailboxes it may open. Nothing, if
+    /// there is none.
+    pub application: Option<User>,
+    /// Keys that vouch for mailboxes: issuer, certificate as PEM, and which mailboxes.
+    pub vouchers: Vec<Voucher>,
+    /// How often a device may ask.
+    pub interval: Duration,
+    /// Its answers bear the time of its clock, and not this machine's.
+    pub tells_time: bool,
     /// Who may sign in.
     pub users: Vec<User>,
     /// Sign in as that one without a page.
@@ -38,6 +53,13 @@ impl Settings {
             clock,
             client_id: "tidings".to_owned(),
             client_secret: None,
+            certificate: None,
+            pss: true,
+            assertion: None,
+            application: None,
+            vouchers: Vec::new(),
+            interval: Duration::from_secs(1),
+            tells_time: false,
             users: vec![User {
                 address: "alice@sandbox.example".to_owned(),
                 shared: vec!["invoices@sandbox.example".to_owned()],
@@ -47,6 +69,17 @@ impl Settings {
             rotation: Rotation::Strict,
         }
     }
+}
+
+/// A key that vouches for mailboxes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voucher {
+    /// Who signs.
+    pub issuer: String,
+    /// Its certificate, as PEM.
+    pub certificate: String,
+    /// The mailboxes it may speak for.
+    pub mailboxes: Vec<String>,
 }
 
 /// Somebody who may sign in.
@@ -95,8 +128,14 @@ pub enum Fault {
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Codes redeemed.
+    /// Codes redeemed, those of devices among them.
     pub redeemed: u64,
+    /// Tokens given to applications and machines.
+    pub unattended: u64,
+    /// Asks of a device that came too soon.
+    pub too_soon: u64,
+    /// Requests whose client was not known by its proof.
+    pub unproven: u64,
     /// Refreshes granted.
     pub refreshes: u64,
     /// Requests to the token endpoint, faults included.
@@ -126,6 +165,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) codes: HashMap<String, Code>,
+    pub(super) devices: HashMap<String, Device>,
     pub(super) families: Vec<Family>,
     pub(super) refresh: HashMap<String, Renewing>,
     pub(super) access: HashMap<String, (usize, Timestamp)>,
@@ -143,9 +183,19 @@ pub(super) struct Code {
     pub(super) used: bool,
 }
 
+pub(super) struct Device {
+    pub(super) user_code: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) until: Timestamp,
+    pub(super) asked: Option<std::time::Instant>,
+    pub(super) interval: Duration,
+    pub(super) decided: Option<Result<usize, ()>>,
+}
+
 pub(super) struct Family {
     pub(super) user: User,
     pub(super) scopes: Vec<String>,
+    pub(super) roles: Option<Vec<String>>,
     pub(super) alive: bool,
 }
 

@@ -62,6 +62,39 @@ pub(in crate::store) fn open(tx: &Tx<'_>, case: &NewCase, now: Timestamp) -> Res
     Ok(true)
 }
 
+/// One more event of an open case, with its reason renewed.
+pub(in crate::store) fn tell(
+    tx: &Tx<'_>,
+    again: &NewCase,
+    tag: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(open) = first(tx.connection, OPEN, &[&again.key], case)? else {
+        return Ok(false);
+    };
+    change(
+        tx.connection,
+        "UPDATE trouble SET reason = $1, subject = $2 WHERE key = $3 AND closed IS NULL",
+        &[&to_json(&again.reason)?, &again.subject, &again.key],
+    )?;
+    let told = journal::put(
+        tx,
+        &NewEvent {
+            key: format!("trouble:{}:{}:{tag}", again.key, open.number),
+            kind: Kind::Trouble,
+            source: String::new(),
+            subject: again.subject.clone(),
+            time: now,
+            facts: facts(again, open.opened, None),
+            file: None,
+            origin: None,
+            case: None,
+        },
+        now,
+    )?;
+    Ok(told.fresh)
+}
+
 /// What may be said of a trouble, while it is open or when it is over.
 fn facts(case: &NewCase, since: Timestamp, ended: Option<Timestamp>) -> Map<String, Value> {
     let trouble = json!({

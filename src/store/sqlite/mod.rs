@@ -16,6 +16,7 @@ pub(super) mod cases;
 pub(super) mod files;
 pub(super) mod gatherings;
 pub(super) mod grants;
+pub(super) mod handed;
 pub(super) mod journal;
 pub(super) mod lists;
 pub(super) mod marks;
@@ -68,6 +69,11 @@ pub(super) enum Durable {
     Yes,
     /// Nobody will ask: the store is thrown away after a test of rules.
     No,
+}
+
+/// The library and its version.
+pub(super) fn engine() -> String {
+    format!("SQLite {}", rusqlite::version())
 }
 
 impl Sqlite {
@@ -186,6 +192,7 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     if file.metadata()?.permissions().mode() & 0o777 != 0o600 {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     }
+    super::spool::give_away(folder_of(path), path);
     Ok(())
 }
 

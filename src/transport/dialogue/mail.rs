@@ -7,7 +7,7 @@ use crate::mail::address::Address;
 use std::collections::VecDeque;
 
 /// One message on its way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Mail {
     pub(super) recipients: Vec<Address>,
     pub(super) verdicts: Vec<Option<RecipientVerdict>>,
@@ -18,6 +18,8 @@ pub(super) struct Mail {
     /// DATA was answered 354; only the message may follow.
     pub(super) in_data: bool,
     pub(super) past_gate: bool,
+    /// There is no message: only the sender was asked about, and this is the answer.
+    pub(super) only_asked: Option<String>,
 }
 
 impl Mail {

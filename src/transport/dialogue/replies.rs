@@ -227,7 +227,12 @@ impl Dialogue {
                 self.hung_up = true;
                 return;
             }
-            Awaited::Mail if reply.is_positive() => self.dirty = true,
+            Awaited::Mail if reply.is_positive() => {
+                self.dirty = true;
+                if let Some(answer) = &mut mail.only_asked {
+                    *answer = self.masked(&reply.text());
+                }
+            }
             Awaited::Mail => mail.refused = Some(self.symptom(Stage::SmtpMail, reply)),
             Awaited::Rcpt(_) if mail.refused.is_some() => {}
             Awaited::Rcpt(number) => {
@@ -281,6 +286,10 @@ impl Dialogue {
 
     /// Sender or every recipient was refused.
     fn refused_whole(&mut self) {
+        let asked = self.mail.as_ref().filter(|mail| mail.refused.is_none());
+        if let Some(reply) = asked.and_then(|mail| mail.only_asked.clone()) {
+            return self.finish(Verdict::Accepted { reply }, false);
+        }
         let symptom = self.mail.as_mut().and_then(|mail| {
             let by_recipient = || match mail.verdicts.iter().flatten().next() {
                 Some(RecipientVerdict::Refused(symptom)) => Some(symptom.clone()),

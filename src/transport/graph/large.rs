@@ -49,7 +49,7 @@ impl Attempt<'_> {
             Ok(None) => {
                 return too_big(format!(
                     "the message has {} bytes, and what is too big in it is no attachment that could be uploaded",
-                    source.len()
+                    source.size()
                 ));
             }
             Err(error) => return unreadable(&error, Stage::Graph),
@@ -298,6 +298,6 @@ mod tests {
     #[test]
     fn pieces_are_multiples_of_320_kib_below_4_mb() {
         assert_eq!(PIECE % (320 * 1024), 0);
-        assert!(PIECE < 4_000_000);
+        const { assert!(PIECE < 4_000_000) };
     }
 }

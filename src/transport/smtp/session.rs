@@ -145,6 +145,17 @@ impl Session {
         }
     }
 
+    /// What the server showed of itself, in DER form, its own certificate first.
+    pub(super) fn certificates(&self) -> Vec<Vec<u8>> {
+        match &self.wire {
+            Wire::Tls(tls) => {
+                let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+                shown.iter().map(|certificate| certificate.to_vec()).collect()
+            }
+            Wire::Plain(_) | Wire::Gone => Vec::new(),
+        }
+    }
+
     /// Says QUIT if that makes sense, and closes. Waits a moment for the answer, so that the server
     /// counts one connection less before the next is made.
     pub(super) async fn farewell(&mut self, shared: &Shared, transcript: Option<&Transcript>) {

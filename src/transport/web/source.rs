@@ -83,7 +83,7 @@ impl Source {
     }
 
     /// All bytes, the Bcc field included.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         let len = match &self.content {
             Content::Bytes(bytes) => bytes.len() as u64,
             Content::File { len, .. } => *len,
@@ -137,9 +137,9 @@ mod tests {
             let source = Source::new(&content, &envelope).await.unwrap();
             let whole = source.whole().await.unwrap();
             assert_eq!(whole, b"Bcc: c@x.example\r\nTo: b@x.example\r\n\r\ntext\r\n");
-            assert_eq!(source.len(), whole.len() as u64);
+            assert_eq!(source.size(), whole.len() as u64);
             let mut pieces = Vec::new();
-            while (pieces.len() as u64) < source.len() {
+            while (pieces.len() as u64) < source.size() {
                 pieces.extend(source.piece(pieces.len() as u64, 7).await.unwrap());
             }
             assert_eq!(pieces, whole);
