@@ -132,11 +132,21 @@ pub enum Local {
     AccountMismatch,
     /// The clocks differ.
     ClockSkew,
+    /// A page came where the mail service should have answered.
+    HttpPage,
+    /// A yes that is not the one which means accepted.
+    NotAccepted,
+    /// The header names somebody the mail is not for, and the service reads recipients there.
+    HeaderRecipients,
+    /// Too big for one request, and uploads are switched off.
+    UploadsOff,
+    /// More recipients than the service takes.
+    TooManyRecipients,
 }
 
 impl Local {
     /// All of them.
-    pub const ALL: [Local; 28] = [
+    pub const ALL: [Local; 33] = [
         Local::DataTimeout,
         Local::DnsFailure,
         Local::ConnectFailed,
@@ -165,6 +175,11 @@ impl Local {
         Local::ScopeNotGranted,
         Local::AccountMismatch,
         Local::ClockSkew,
+        Local::HttpPage,
+        Local::NotAccepted,
+        Local::HeaderRecipients,
+        Local::UploadsOff,
+        Local::TooManyRecipients,
     ];
 
     /// The fragment that stands for it in the catalog.
@@ -198,6 +213,11 @@ impl Local {
             Local::ScopeNotGranted => "local:scope-not-granted",
             Local::AccountMismatch => "local:account-mismatch",
             Local::ClockSkew => "local:clock-skew",
+            Local::HttpPage => "local:http-page",
+            Local::NotAccepted => "local:sendmail-status-200",
+            Local::HeaderRecipients => "local:header-recipients",
+            Local::UploadsOff => "local:uploads-off",
+            Local::TooManyRecipients => "local:too-many-recipients",
         }
     }
 }

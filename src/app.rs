@@ -565,6 +565,7 @@ pub fn plan_of(settings: &Settings, rules: &[Rule], senders: Senders) -> deliver
             .filter(|rule| !rule.work.is_empty())
             .map(|rule| (rule.name.clone(), rule.overlap))
             .collect(),
+        fail_over: settings.outbox.fail_over,
         retry: Retry {
             first: settings.outbox.first,
             longest: settings.outbox.longest,

@@ -26,6 +26,7 @@
 //!
 //! When it stops, it begins nothing new, finishes what is on the wire, and gives the rest back.
 
+pub mod over;
 pub mod perform;
 pub mod step;
 pub mod verdict;
@@ -91,6 +92,8 @@ pub struct Plan {
     pub overlap: BTreeMap<String, Overlap>,
     /// How retries are spaced.
     pub retry: Retry,
+    /// How long an account may be out of reach before its mails go on by another.
+    pub fail_over: Duration,
     /// The setup folder.
     pub setup: PathBuf,
     /// Where the output of jobs is kept.

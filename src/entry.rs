@@ -169,6 +169,38 @@ pub enum OnUnknown {
     Resend,
     /// Say so and wait for a person. Nobody sees it twice.
     Hold,
+    /// Say so, then ask the mail service whether it was sent; where nobody can tell, as `Resend`.
+    VerifyOrResend,
+    /// The same; where nobody can tell, as `Hold`.
+    VerifyOrHold,
+}
+
+impl OnUnknown {
+    /// All of them.
+    pub const ALL: [OnUnknown; 4] = [
+        OnUnknown::Resend,
+        OnUnknown::Hold,
+        OnUnknown::VerifyOrResend,
+        OnUnknown::VerifyOrHold,
+    ];
+
+    /// Whether the entry is taken up again by itself, to be sent or to be asked about.
+    pub fn comes_back(self) -> bool {
+        self != OnUnknown::Hold
+    }
+
+    /// Whether the mail service is asked first.
+    pub fn verifies(self) -> bool {
+        matches!(self, OnUnknown::VerifyOrResend | OnUnknown::VerifyOrHold)
+    }
+
+    /// What is done where nobody can tell.
+    pub fn otherwise(self) -> OnUnknown {
+        match self {
+            OnUnknown::Resend | OnUnknown::VerifyOrResend => OnUnknown::Resend,
+            OnUnknown::Hold | OnUnknown::VerifyOrHold => OnUnknown::Hold,
+        }
+    }
 }
 
 /// Why an entry is where it is, for people: what happened, the server's own words, what to do.

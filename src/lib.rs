@@ -26,7 +26,7 @@
 //! | [`oauth`] | who may sign in |
 //! | [`transport`] | how one message leaves |
 //! | [`store`] | what is kept |
-//! | [`template`], [`config`] | texts; settings |
+//! | [`template`], [`config`], [`http`] | texts; settings; the way to servers over https |
 //! | [`mail`], [`advice`] | messages and addresses; what a server's words mean |
 //! | [`certificate`], [`ends`], [`event`], [`entry`], [`clock`], [`ground`], [`backoff`], [`pulse`] | the words |
 
@@ -44,6 +44,7 @@ pub mod ends;
 pub mod entry;
 pub mod event;
 pub mod ground;
+pub mod http;
 pub mod mail;
 pub mod oauth;
 pub mod pulse;

@@ -10,19 +10,22 @@ pub mod pace;
 use crate::advice::values::Values;
 use crate::advice::{self, Advice, Class, Provider, Stage, Symptom};
 use crate::clock::Clock;
+use crate::config::capability;
 use crate::config::known;
 use crate::config::secret::SecretError;
-use crate::config::settings::{Account, Credential, LoginAs, Settings, Transport};
+use crate::config::settings::{Account, Credential, Grant, GraphMailbox, LoginAs, Settings, Transport};
 use crate::entry::Reason;
 use crate::mail::Envelope;
 use crate::mail::address::Address;
 use crate::oauth::keeper::Keeper;
 use crate::oauth::token::{AccessToken, TokenError};
 use crate::sender::pace::Pacer;
+use crate::transport::gmail::Gmail;
+use crate::transport::graph::Graph;
 use crate::transport::smtp::Smtp;
 use crate::transport::stand_in::StandIn;
 use crate::transport::transcript::Transcript;
-use crate::transport::{Gate, Limits, Login, Parcel, RecipientVerdict, Report, Verdict, file};
+use crate::transport::{Found, Gate, Limits, Login, Parcel, RecipientVerdict, Report, Verdict, file};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,10 +97,14 @@ pub struct Sender {
     keeper: Arc<Keeper>,
     transcript: Option<Transcript>,
     pace: Mutex<BTreeMap<String, Pacer>>,
+    /// Since when it is out of reach.
+    down: Mutex<Option<jiff::Timestamp>>,
 }
 
 enum Submit {
     Smtp(Smtp),
+    Graph(Graph),
+    Gmail(Gmail),
     File(PathBuf),
     StandIn(Arc<StandIn>),
 }
@@ -133,6 +140,7 @@ impl Senders {
             keeper: Arc::clone(keeper),
             transcript: None,
             pace: Mutex::default(),
+            down: Mutex::default(),
         };
         let by_account = settings
             .accounts
@@ -167,8 +175,16 @@ pub fn lane(account: &Account, sender: &Address) -> String {
 fn mailbox(account: &Account, sender: &Address) -> String {
     match &account.transport {
         Transport::Smtp(smtp) if smtp.login_as == LoginAs::Sender => sender.to_string().to_lowercase(),
+        Transport::Graph(graph) if graph.mailbox == GraphMailbox::Sender => sender.to_string().to_lowercase(),
+        // The key vouches for each mailbox by itself, and Gmail knows no other than the token's.
+        Transport::Gmail(_) if vouches(account) => sender.to_string().to_lowercase(),
         _ => account.user.clone().unwrap_or_else(|| "-".to_owned()),
     }
+}
+
+/// Whether a key of ours gets a token for each mailbox.
+fn vouches(account: &Account) -> bool {
+    matches!(&account.credential, Credential::OAuth2(oauth2) if matches!(oauth2.grant, Grant::JwtBearer(_)))
 }
 
 impl Sender {
@@ -187,6 +203,12 @@ impl Sender {
                 Smtp::new(smtp, Limits::default(), account.pace.connections as usize)
                     .map_err(|error| failed(error.to_string()))?,
             ),
+            Transport::Graph(graph) => {
+                Submit::Graph(Graph::new(graph).map_err(|error| failed(error.to_string()))?)
+            }
+            Transport::Gmail(gmail) => {
+                Submit::Gmail(Gmail::new(gmail).map_err(|error| failed(error.to_string()))?)
+            }
             Transport::File { folder } => Submit::File(folder.clone()),
         };
         let transcript = match transcript.or(account.transcript.as_deref()) {
@@ -201,6 +223,7 @@ impl Sender {
             keeper,
             transcript,
             pace: Mutex::default(),
+            down: Mutex::default(),
         })
     }
 
@@ -233,6 +256,17 @@ impl Sender {
         work(pacer)
     }
 
+    /// Notes whether it was out of reach just now, and tells since when it is.
+    pub fn note_reach(&self, is_down: bool, now: jiff::Timestamp) -> jiff::Timestamp {
+        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_down {
+            *down.get_or_insert(now)
+        } else {
+            *down = None;
+            now
+        }
+    }
+
     /// Whether the mailbox's pacer was made already.
     pub fn is_paced(&self, mailbox: &str) -> bool {
         self.pace
@@ -262,6 +296,39 @@ impl Sender {
         read(report, &parcel.envelope, &self.known(from))
     }
 
+    /// Whether a mail from `from` that may have gone out did. Sends nothing.
+    pub async fn find(&self, message_id: &str, from: &Address) -> Found {
+        let can = capability::of(&self.account.transport);
+        if !can.searchable {
+            return Found::CannotTell(format!("nobody can be asked what was sent over {}", can.name));
+        }
+        let mut refused = None;
+        loop {
+            let (login, token) = match self.login(from, refused.as_ref()).await {
+                Ok(login) => login,
+                Err(Outcome::Later { reason, .. } | Outcome::Grant(reason) | Outcome::Account(reason)) => {
+                    return Found::Later(reason.text);
+                }
+                Err(_) => return Found::CannotTell("nobody could sign in".to_owned()),
+            };
+            let transcript = self.transcript.as_ref();
+            let found = match &self.submit {
+                Submit::Graph(graph) => graph.find(&login, message_id, transcript).await,
+                Submit::Gmail(gmail) => gmail.find(&login, message_id, transcript).await,
+                Submit::Smtp(_) | Submit::File(_) | Submit::StandIn(_) => {
+                    return Found::CannotTell("nobody can be asked here".to_owned());
+                }
+            };
+            match (found, token) {
+                (Found::Unauthorized, Some(token)) if refused.is_none() => refused = Some(token),
+                (Found::Unauthorized, _) => {
+                    return Found::CannotTell("the token is refused, also after it was renewed".to_owned());
+                }
+                (found, _) => return found,
+            }
+        }
+    }
+
     /// What the steps of an advice leave open.
     fn known(&self, from: &Address) -> Known {
         let mailbox = mailbox(&self.account, from);
@@ -274,6 +341,8 @@ impl Sender {
     async fn submit(&self, login: &Login, parcel: &Parcel, gate: &dyn Gate) -> Report {
         match &self.submit {
             Submit::Smtp(smtp) => smtp.submit(login, parcel, gate, self.transcript.as_ref()).await,
+            Submit::Graph(graph) => graph.submit(login, parcel, gate, self.transcript.as_ref()).await,
+            Submit::Gmail(gmail) => gmail.submit(login, parcel, gate, self.transcript.as_ref()).await,
             Submit::File(folder) => file::submit(folder, parcel, gate).await,
             Submit::StandIn(stand_in) => stand_in.submit(&self.account.name, parcel, gate).await,
         }
@@ -450,7 +519,11 @@ fn refused(symptom: &Symptom, known: &Known) -> Outcome {
         symptom.stage,
         Some(Stage::Authorize | Stage::Token | Stage::Connect | Stage::Tls | Stage::SmtpAuth)
     );
+    let token_refused =
+        matches!(symptom.stage, Some(Stage::Graph | Stage::Gmail)) && symptom.http_status == Some(401);
     match advice.class {
+        // A token that is still refused after it was renewed is no matter of time, nor of this mail.
+        _ if token_refused => Outcome::Account(why),
         Class::Retry => Outcome::Later {
             reason: why,
             after: symptom.retry_after,

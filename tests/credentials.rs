@@ -216,6 +216,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         limits: None,
         calendars: std::collections::BTreeMap::new(),
         outbox: Outbox {
+            fail_over: std::time::Duration::from_secs(900),
             store: state.join("tidings.db"),
             first: Duration::from_secs(60),
             longest: Duration::from_secs(3600),

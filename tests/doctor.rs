@@ -421,6 +421,23 @@ async fn a_healthy_account_is_well_in_every_step_and_nothing_is_sent_unasked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_application_of_its_own_right_needs_no_sign_in() {
+    let mut patient = Patient::new().await;
+    patient.grant = None;
+    patient.settings("oauth2: {", "oauth2: { grant: client_credentials,");
+    patient.settings(
+        &format!("[offline_access, \"{SEND}\"]"),
+        "[\"https://outlook.office365.com/.default\"]",
+    );
+    let (exit, read) = patient.examined().await;
+    assert_eq!(exit, Exit::Done, "{read:#}");
+    let findings = read["accounts"][0]["findings"].as_array().unwrap();
+    let of = |step: &str| findings.iter().find(|finding| finding["step"] == step).unwrap();
+    assert_eq!(of("grant")["text"], "the application's own: nobody signs in");
+    assert_eq!(of("token")["standing"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_real_message_goes_from_each_sender_where_that_is_asked() {
     let mut patient = Patient::new().await;
     patient.send_to = Some("me@contoso.example");

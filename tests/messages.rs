@@ -337,6 +337,7 @@ impl House {
             },
             calendars: BTreeMap::new(),
             outbox: Outbox {
+                fail_over: std::time::Duration::from_secs(900),
                 store: dir.path().join("state/tidings.db"),
                 first: Duration::from_secs(60),
                 longest: Duration::from_secs(3600),
@@ -446,6 +447,7 @@ impl Drop for House {
 fn spec() -> MailSpec {
     MailSpec {
         account_named: true,
+        accounts: Vec::new(),
         account: "office".to_owned(),
         from: mailbox("Invoices <invoices@contoso.com>"),
         to: vec![RecipientSpec::Fixed(mailbox("ap@contoso.com"))],

@@ -58,7 +58,7 @@ fn account(settings: &str) -> Account {
 fn smtp(account: &Account) -> &SmtpSettings {
     match &account.transport {
         Transport::Smtp(smtp) => smtp,
-        Transport::File { .. } => panic!("no smtp"),
+        _ => panic!("no smtp"),
     }
 }
 

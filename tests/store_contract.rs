@@ -77,6 +77,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     a_success_after_a_failure_recovers_and_only_the_first
     pending_events_come_in_order_until_they_are_admitted
     an_entry_key_is_admitted_once_and_the_event_is_dispatched
+    a_mail_that_is_handed_in_again_within_its_time_is_the_one_there
     verdicts_of_a_second_dispatch_replace_the_first
     claims_come_oldest_due_first_and_by_lane
     a_deferred_entry_is_not_claimed_before_it_is_due
@@ -105,6 +106,7 @@ contract! { sqlite opened by |path, clock| Box::pin(async move { super::Store::o
     counts_and_lanes_follow_every_move
     seen_files_are_kept_by_the_bytes_of_their_path
     a_file_we_took_away_is_gone_in_every_watch_above_it_but_not_in_a_newer_version
+    an_open_case_is_told_again_once_for_each_tag_and_a_closed_one_never
     a_case_is_opened_once_told_once_and_opened_again_after_it_closed
     an_event_opens_its_case_once_and_closes_it_once
     what_is_gathered_changes_with_its_admission_and_its_events_stay
@@ -384,6 +386,49 @@ async fn an_entry_key_is_admitted_once_and_the_event_is_dispatched(place: Place)
     assert_eq!(detail.verdicts, [verdict("one", "fired")]);
     assert_eq!(detail.entries.len(), 2);
     assert_eq!(detail.entries[0].state, State::Ready);
+}
+
+async fn a_mail_that_is_handed_in_again_within_its_time_is_the_one_there(place: Place) {
+    let start = time("2026-03-02T08:00:00Z");
+    let hour = Duration::from_secs(3600);
+    let spooled = || {
+        std::fs::read_dir(place.folder.path().join("state/spool"))
+            .unwrap()
+            .count()
+    };
+    let large = || NewEntry {
+        body: Body::Inline(vec![b'x'; INLINE_LIMIT + 1]),
+        ..mail("handed:a")
+    };
+    let event = || happened("handed:a", Kind::MailHandedIn, "root");
+    let mut fresh = Vec::new();
+    // At the start, within the hour of that, after it, and within the hour of the second one.
+    for minutes in [0, 59, 61, 119, 122] {
+        let store = place.open_at(start + Duration::from_secs(minutes * 60)).await;
+        let admitted = store.take_in(event(), large(), hour).await.unwrap();
+        fresh.push((admitted.fresh, admitted.id));
+        assert!(
+            store.pending_events(9).await.unwrap().is_empty(),
+            "no rule is asked"
+        );
+    }
+    let were: Vec<bool> = fresh.iter().map(|(fresh, _)| *fresh).collect();
+    assert_eq!(were, [true, false, true, false, true]);
+    assert_eq!((fresh[0].1, fresh[2].1), (fresh[1].1, fresh[3].1));
+    assert_eq!(spooled(), 3, "what came in vain is cleared away");
+    let store = place.open().await;
+    let entry = store.entry(fresh[2].1).await.unwrap().unwrap().entry;
+    let told = store.event(entry.event.unwrap()).await.unwrap().unwrap();
+    assert!(told.dispatched.is_some());
+    assert_eq!(told.event.happening.kind, Kind::MailHandedIn);
+    assert_eq!(told.entries.len(), 1);
+    // Another key that begins alike is another mail.
+    let other = store.take_in(
+        happened("handed:ab", Kind::MailHandedIn, "root"),
+        mail("handed:ab"),
+        hour,
+    );
+    assert!(other.await.unwrap().fresh);
 }
 
 async fn verdicts_of_a_second_dispatch_replace_the_first(place: Place) {
@@ -1279,6 +1324,39 @@ async fn a_file_we_took_away_is_gone_in_every_watch_above_it_but_not_in_a_newer_
 }
 
 // ---- cases, grants, marks ----
+
+async fn an_open_case_is_told_again_once_for_each_tag_and_a_closed_one_never(place: Place) {
+    let store = place.open().await;
+    let case = |text: &str| NewCase {
+        key: "account:office".to_owned(),
+        kind: "account".to_owned(),
+        subject: "office".to_owned(),
+        reason: Reason::new(text),
+    };
+    let again = async |text: &str, tag: &str| store.tell_case(case(text), tag.to_owned()).await.unwrap();
+    assert!(!again("nothing is open", "1").await);
+    store.open_case(case("it ran out")).await.unwrap();
+    assert!(again("since a day", "1").await);
+    assert!(!again("since a day, said twice", "1").await);
+    assert!(again("since two days", "2").await);
+    let open = store.open_cases().await.unwrap();
+    assert_eq!((open.len(), open[0].reason.text.as_str()), (1, "since two days"));
+    let told = store.pending_events(9).await.unwrap();
+    let texts: Vec<_> = told
+        .iter()
+        .map(|event| event.happening.facts["trouble"]["text"].clone())
+        .collect();
+    assert_eq!(texts, ["it ran out", "since a day", "since two days"]);
+    assert!(
+        told.iter()
+            .all(|event| event.happening.facts["trouble"]["ended"].is_null() && !event.recovers)
+    );
+    store.close_case("account:office").await.unwrap();
+    assert!(!again("it is over", "4").await);
+    // A new case of the same key is told in its turn.
+    store.open_case(case("and again")).await.unwrap();
+    assert!(again("since a day, again", "1").await);
+}
 
 async fn a_case_is_opened_once_told_once_and_opened_again_after_it_closed(place: Place) {
     let store = place.open().await;

@@ -30,6 +30,8 @@ pub struct MailSpec {
     pub account: String,
     /// The rule names it; else it is the default.
     pub account_named: bool,
+    /// Where the rule names several, all of them in order.
+    pub accounts: Vec<String>,
     /// From.
     pub from: Mailbox,
     /// To; at least one.
@@ -402,6 +404,7 @@ fn effect(
 ) -> Result<Vec<u8>, Reason> {
     let mail = Mail {
         account: account.name.clone(),
+        accounts: spec.accounts.clone(),
         sender: spec.from.address.clone(),
         envelope,
         message_id: message_id.to_owned(),

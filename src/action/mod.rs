@@ -35,6 +35,9 @@ use std::time::Duration;
 pub struct Mail {
     /// Which account sends it.
     pub account: String,
+    /// All that may, in order, where the rule names several. None any more once somebody may have the mail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<String>,
     /// Whose mailbox it leaves from: the From address.
     pub sender: Address,
     /// Who is told to the server. After a partial refusal: only those still to be tried.

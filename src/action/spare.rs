@@ -1,6 +1,7 @@
 //! The news of an account's trouble leaves by an account that does not share it.
 //!
-//! Where the rule names an account, that one sends, whatever its state: somebody meant it. Pure.
+//! Where the rule names an account, that one sends, whatever its state: somebody meant it. Where it names several, the
+//! first of them that is well. Pure.
 
 use crate::action::email::MailSpec;
 use crate::config::settings::Settings;
@@ -9,10 +10,10 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-/// Whether the accounts must be looked at: the mail tells of a trouble, and the rule names no account.
+/// Whether the accounts must be looked at: the rule names several, or the mail tells of a trouble and the rule names none.
 pub fn may_be_needed(spec: &MailSpec, facts: &Value) -> bool {
     let kind = facts.pointer("/event/type").and_then(Value::as_str);
-    kind == Some("trouble") && !spec.account_named
+    spec.accounts.len() > 1 || (kind == Some("trouble") && !spec.account_named)
 }
 
 /// The mail as it shall leave, where it [may be needed](may_be_needed): as the rule says, or, where its account is
@@ -23,6 +24,17 @@ pub fn may_be_needed(spec: &MailSpec, facts: &Value) -> bool {
 pub fn sparing<'a>(spec: &'a MailSpec, settings: &Settings, ailing: &BTreeSet<String>) -> Cow<'a, MailSpec> {
     if !ailing.contains(&spec.account) {
         return Cow::Borrowed(spec);
+    }
+    if spec.account_named {
+        // The next one of those the rule names; the same mail.
+        let well = spec.accounts.iter().find(|name| !ailing.contains(*name));
+        return match well {
+            Some(account) => Cow::Owned(MailSpec {
+                account: account.clone(),
+                ..spec.clone()
+            }),
+            None => Cow::Borrowed(spec),
+        };
     }
     let other = settings.accounts.values().find_map(|account| {
         let well = account.name != spec.account && !ailing.contains(&account.name);

@@ -124,6 +124,28 @@ pub fn ends_of(account: &Account, oauth2: &OAuth2, grant: &GrantStatus, zone: &T
             who,
         ));
     }
+    if let (None, Some(at)) = (
+        oauth2.secret_expires,
+        grant
+            .secret_expires
+            .and_then(|date| date.to_zoned(zone.clone()).ok()),
+    ) {
+        // What the certificate says of itself.
+        let steps = [
+            "Make a new one before that, and register it: <portal>/#view/Microsoft_AAD_RegisteredApps/ApplicationMenuBlade/~/Credentials/appId/<client id>, tab Certificates (elsewhere: the provider's page of client <client id>).",
+            "Put it and its key where the settings read them from. Both may be given meanwhile.",
+            "See that it works: tidings auth refresh <account>",
+        ];
+        let who = "an owner of the application <client id>, with whoever looks after this setup";
+        ends.push(end(
+            "certificate",
+            "the certificate",
+            at.timestamp(),
+            None,
+            &steps,
+            who,
+        ));
+    }
     let signs_in = ["Sign in again before that, as <login>: tidings auth login <account>"];
     let who = "<login>, by signing in again";
     if let (Some(life), Some(obtained)) = (oauth2.grant_life, grant.obtained) {
@@ -131,9 +153,11 @@ pub fn ends_of(account: &Account, oauth2: &OAuth2, grant: &GrantStatus, zone: &T
         let at = obtained.saturating_add(life).unwrap_or(Timestamp::MAX);
         ends.push(end("grant", "the sign-in", at, Some(life), &signs_in, who));
     }
-    if let (crate::advice::Provider::Microsoft, true, Some(refreshed)) =
-        (oauth2.provider, grant.renewable, grant.refreshed)
-    {
+    if let (crate::advice::Provider::Microsoft, true, Some(refreshed)) = (
+        oauth2.provider,
+        grant.renewable && !oauth2.unattended(),
+        grant.refreshed,
+    ) {
         // Renewed daily while we run, so this is only told where that has failed for two months.
         let at = refreshed.saturating_add(IDLE).unwrap_or(Timestamp::MAX);
         let steps = [

@@ -16,6 +16,7 @@ use crate::config::known;
 use crate::config::settings::{Account, Credential, Grant, OAuth2, Settings};
 use crate::delivery::perform::account_case;
 use crate::entry::{Kind, Reason};
+use crate::http::answer;
 use crate::oauth::callback::{CallbackError, PATIENCE};
 use crate::oauth::grants::Answer;
 use crate::oauth::keeper::{KeepError, Keeper, KeeperError};
@@ -308,7 +309,7 @@ fn choose<'a>(
         None => {
             face.tell(&format!(
                 "there is no account `{}`; with OAuth2 there are: {}",
-                refusal::shown(name),
+                answer::shown(name),
                 names()
             ));
             Err(Exit::Usage)
@@ -446,7 +447,7 @@ async fn finish(
         .unwrap_or_default();
     face.tell(&format!(
         "Account `{account}` is signed in{signed_in}. Granted: {}. It is renewed by itself while `tidings run` runs.",
-        refusal::shown(&kept.scopes.join(" "))
+        answer::shown(&kept.scopes.join(" "))
     ));
     Exit::Done
 }

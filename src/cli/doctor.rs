@@ -13,6 +13,7 @@ use super::{Exit, Global, auth};
 use crate::advice::{Local, Symptom, advise_with};
 use crate::cli::face::{Face, Terminal};
 use crate::clock::Clock;
+use crate::config::capability;
 use crate::config::known;
 use crate::config::settings::{Account, Credential, LoginAs, Settings, SmtpSettings, Tls, Transport};
 use crate::entry::Reason;
@@ -165,6 +166,22 @@ async fn desk(
     }
 }
 
+/// An account that sends over an HTTP interface, and what that can do.
+fn over_api(account: &Account, url: &url::Url) -> String {
+    let can = capability::of(&account.transport);
+    let user = account.user.as_deref().unwrap_or("the application");
+    let most = can
+        .recipients
+        .map(|most| format!(", at most {most} recipients a mail"))
+        .unwrap_or_default();
+    format!(
+        "{user} over {} at {}; copies {}; a Message-ID can be looked up where the token may read{most}",
+        can.name,
+        crate::http::way::host(url),
+        can.sent_copy
+    )
+}
+
 /// What an examination goes by.
 struct Patient<'a> {
     settings: &'a Settings,
@@ -195,6 +212,8 @@ impl Patient<'_> {
                 };
                 format!("{user} over {} port {} ({tls})", smtp.host, smtp.port)
             }
+            Transport::Graph(graph) => over_api(account, &graph.url),
+            Transport::Gmail(gmail) => over_api(account, &gmail.url),
         };
         let fails = findings
             .iter()
@@ -204,7 +223,7 @@ impl Patient<'_> {
                 findings.push(Finding::not_tried(Step::Message, "something before it failed"));
             }
             Some((desk, to)) => findings.extend(letter::send(desk, account, &senders, to).await),
-            None if matches!(account.transport, Transport::Smtp(_)) => findings.push(Finding::not_tried(
+            None if !matches!(account.transport, Transport::File { .. }) => findings.push(Finding::not_tried(
                 Step::Message,
                 "--send-to ADDRESS sends one real message from each sender; some servers look at the sender only then",
             )),

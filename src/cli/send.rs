@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, OAuth2, Settings, Tls, Transport};
 use crate::delivery::perform::account_case;
 use crate::entry::{Body, Reason};
+use crate::http::way::host;
 use crate::mail::address::{Address, Mailbox};
 use crate::oauth::keeper::Keeper;
 use crate::rule::load::{self, Setup};
@@ -140,6 +141,7 @@ pub(super) fn spec(args: &Args, settings: &Settings) -> Result<MailSpec, String>
     Ok(MailSpec {
         account,
         account_named: true,
+        accounts: Vec::new(),
         from,
         to,
         cc: Vec::new(),
@@ -321,6 +323,8 @@ fn handing_over(sender: &Sender, from: &Address) -> String {
             };
             format!("{} port {} ({tls})", smtp.host, smtp.port)
         }
+        Transport::Graph(graph) => format!("{} (Microsoft Graph)", host(&graph.url)),
+        Transport::Gmail(gmail) => format!("{} (Gmail API)", host(&gmail.url)),
         Transport::File { folder } => return format!("writing it to {}", folder.display()),
     };
     let who = match &account.credential {

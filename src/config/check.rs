@@ -5,6 +5,7 @@
 //! understood, so that nobody complains about its consequences.
 
 pub mod account;
+mod api;
 mod calendar;
 mod grant;
 mod handed;
@@ -18,7 +19,7 @@ use crate::config::handed::HandedIn;
 use crate::config::raw::settings as raw;
 use crate::config::settings::{Defaults, Limits, Outbox, Recipients, Settings, Then};
 use crate::config::shape::{self, Sound};
-use crate::config::{quantity, schema};
+use crate::config::{capability, quantity, schema};
 use crate::entry::OnUnknown;
 use crate::ground::Ground;
 use crate::mail::address::{Address, Mailbox};
@@ -127,6 +128,24 @@ pub fn settings(checker: &mut Checker<'_>, document: Option<Document>) -> Checke
         &accounts,
         &mut unsure,
     );
+    if outbox.on_unknown.verifies() {
+        let deaf = accounts
+            .values()
+            .map(|account| (account, capability::of(&account.transport)));
+        for (account, can) in deaf.filter(|(_, can)| !can.searchable && !can.idempotent) {
+            checker.complain(
+                at.key("outbox")
+                    .key("on_unknown")
+                    .warning(format!(
+                        "nobody can be asked what account `{}` sent ({}): its unknown mails are {}",
+                        account.name,
+                        can.name,
+                        capability::otherwise(outbox.on_unknown)
+                    ))
+                    .hint("only `transport: graph` and `gmail` can be asked; the second word of [verify, hold] says what else"),
+            );
+        }
+    }
     let state = outbox
         .store
         .parent()
@@ -191,6 +210,7 @@ pub fn nothing(dir: &Path) -> Settings {
             longest: Duration::from_secs(3600),
             give_up: Duration::from_secs(2 * 86_400),
             on_unknown: OnUnknown::Resend,
+            fail_over: Duration::from_secs(15 * 60),
             keep: Duration::from_secs(30 * 86_400),
         },
         calendars: BTreeMap::new(),
@@ -412,9 +432,25 @@ impl Checker<'_> {
                     .hint("make `give_up` longer than `longest`"),
             );
         }
-        if let Some(raw::OnUnknown::Hold) = raw.on_unknown {
-            outbox.on_unknown = OnUnknown::Hold;
+        if let Some(crate::config::raw::Many(words)) = &raw.on_unknown {
+            use raw::OnUnknown::{Hold, Resend, Verify};
+            match words.as_slice() {
+                [Resend] => outbox.on_unknown = OnUnknown::Resend,
+                [Hold] => outbox.on_unknown = OnUnknown::Hold,
+                [Verify, Resend] => outbox.on_unknown = OnUnknown::VerifyOrResend,
+                [Verify] | [Verify, Hold] => outbox.on_unknown = OnUnknown::VerifyOrHold,
+                _ => self.complain(
+                    at.key("on_unknown")
+                        .error("this says more than one thing at once")
+                        .hint("resend, hold, [verify, resend] or [verify, hold]"),
+                ),
+            }
         }
+        outbox.fail_over = self.time(
+            &at.key("fail_over"),
+            text(&raw.fail_over).as_deref(),
+            outbox.fail_over,
+        );
         outbox.keep = self.some_time(&at.key("keep"), text(&raw.keep).as_deref(), outbox.keep);
         outbox
     }

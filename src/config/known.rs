@@ -21,9 +21,14 @@ pub fn of_account(account: &Account, mailbox: &str, from: &str) -> Values {
     }
     values.set("mailbox", mailbox);
     values.set("from", from);
-    if let Transport::Smtp(smtp) = &account.transport {
-        values.set("host", smtp.host.as_str());
-        values.set("port", smtp.port.to_string());
+    match &account.transport {
+        Transport::Smtp(smtp) => {
+            values.set("host", smtp.host.as_str());
+            values.set("port", smtp.port.to_string());
+        }
+        Transport::Graph(graph) => values.set("host", graph.url.host_str().unwrap_or_default()),
+        Transport::Gmail(gmail) => values.set("host", gmail.url.host_str().unwrap_or_default()),
+        Transport::File { .. } => {}
     }
     values
 }

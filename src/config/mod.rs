@@ -25,6 +25,7 @@
 
 pub mod advice;
 pub mod calendar;
+pub mod capability;
 pub mod certificate;
 pub mod check;
 pub mod diagnostic;

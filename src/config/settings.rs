@@ -106,6 +106,8 @@ pub struct Outbox {
     pub give_up: Duration,
     /// What to do with a mail whose fate is unknown.
     pub on_unknown: OnUnknown,
+    /// How long an account may be out of reach before its mails go on by the next account their rule names.
+    pub fail_over: Duration,
     /// How long accepted and cancelled entries, their bodies and old events are kept.
     pub keep: Duration,
 }
@@ -188,6 +190,10 @@ impl Account {
 pub enum Transport {
     /// Submission (RFC 6409).
     Smtp(SmtpSettings),
+    /// Microsoft Graph.
+    Graph(GraphSettings),
+    /// The Gmail API.
+    Gmail(GmailSettings),
     /// `.eml` files in a folder.
     File {
         /// The folder, absolute.
@@ -208,6 +214,39 @@ pub struct SmtpSettings {
     pub ca_file: Option<PathBuf>,
     /// Whose name is given at sign-in.
     pub login_as: LoginAs,
+}
+
+/// Microsoft Graph.
+#[derive(Clone, Debug)]
+pub struct GraphSettings {
+    /// Where it begins: `https://graph.microsoft.com/`.
+    pub url: Url,
+    /// Out of whose mailbox a mail from a shared mailbox goes.
+    pub mailbox: GraphMailbox,
+    /// Whether what is too big for one request is uploaded; needs Mail.ReadWrite.
+    pub uploads: bool,
+    /// Who signed in: that one's mailbox is `/me`. Absent where the application acts by itself.
+    pub me: Option<String>,
+    /// Roots to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Out of whose mailbox a mail goes over Graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GraphMailbox {
+    /// The account's user: needs Send As for a shared mailbox, files the copy with the user.
+    User,
+    /// The sender's own: needs Full Access and Send As, files the copy there.
+    Sender,
+}
+
+/// The Gmail API.
+#[derive(Clone, Debug)]
+pub struct GmailSettings {
+    /// Where it begins: `https://gmail.googleapis.com/`.
+    pub url: Url,
+    /// Roots to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// How a connection is protected.

@@ -5,11 +5,13 @@ use crate::action::work;
 use crate::action::{Mail, Step, Work};
 use crate::clock::Clock;
 use crate::delivery::Plan;
+use crate::delivery::over::{self, Condition};
 use crate::delivery::verdict::{self, Trouble, Verdict};
-use crate::entry::{Body, EntryId, Fence, Kind, Leased, Reason, Settlement};
+use crate::entry::{Body, Entry, EntryId, Fence, Kind, Leased, OnUnknown, Reason, Settlement, State};
 use crate::event::FileRef;
+use crate::sender::{self, Outcome, Sender};
 use crate::store::{Also, NewCase, Store};
-use crate::transport::{Content, Gate, GateClosed, Parcel};
+use crate::transport::{Content, Found, Gate, GateClosed, Parcel};
 use jiff::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
@@ -162,15 +164,48 @@ impl Performer {
             fence: leased.fence,
             stuck: &self.stuck,
         };
-        let outcome = sender.send(&parcel, &mail.sender, &gate).await;
+        let looked = self.look(sender, leased, &mail).await;
+        let outcome = match &looked {
+            Looked::Send(_) => sender.send(&parcel, &mail.sender, &gate).await,
+            Looked::Later(reason) => Outcome::Later {
+                reason: reason.clone(),
+                after: None,
+                everyone: false,
+            },
+            Looked::Sent(reason) => {
+                let also = Also {
+                    close: vec![mail_case(entry.id)],
+                    ..Also::default()
+                };
+                tracing::info!(entry = %entry.id, rule = %entry.rule, found = %reason.text, "an unknown mail had been sent");
+                self.settle(leased, Settlement::Accept(reason.clone()), also)
+                    .await;
+                return Performed::default();
+            }
+            Looked::Wait(reason) => {
+                tracing::warn!(entry = %entry.id, rule = %entry.rule, reason = %reason.text, "an unknown mail waits for a person");
+                let also = Also {
+                    open: self.case(leased, "mail", &mail_case(entry.id), reason).await,
+                    ..Also::default()
+                };
+                self.settle(leased, Settlement::Lose(reason.clone()), also).await;
+                return Performed::default();
+            }
+        };
         let now = self.clock.now();
+        let condition = over::condition(&outcome);
+        let down = sender.note_reach(condition == Condition::Down, now);
         let Verdict {
             settlement,
             effect,
             resend,
-            pause,
+            mut pause,
             trouble,
         } = verdict::settle(outcome, entry, &mail, now, self.plan.retry, self.random());
+        let settlement = match looked {
+            Looked::Send(Some(why)) => unlooked(settlement, &why),
+            _ => settlement,
+        };
         match &settlement {
             Settlement::Accept(reason) => {
                 tracing::info!(entry = %entry.id, rule = %entry.rule, reply = reason.reply, "mail accepted");
@@ -193,6 +228,26 @@ impl Performer {
             awaits: case.clone(),
             ..Also::default()
         };
+        // How long this mail waits is known also after a restart.
+        let mut settlement = settlement;
+        if over::calls_for(condition, down.min(entry.since), now, self.plan.fail_over)
+            && let Some((moved, wrapped)) = self.elsewhere(entry, &mail).await
+            && let Settlement::Defer(until, reason) = &settlement
+        {
+            let mut reason = reason.clone();
+            reason.text = format!("{}; it goes on by account `{}`", reason.text, moved.account);
+            tracing::warn!(entry = %entry.id, rule = %entry.rule, from = %mail.account, to = %moved.account, "a mail goes on by another account");
+            let due = if wrapped { *until } else { now };
+            settlement = Settlement::Defer(due, reason);
+            also.lane = self.plan.senders.get(&moved.account).map(|next| {
+                let lane = sender::lane(next.account(), &mail.sender);
+                (lane, moved.account.clone())
+            });
+            also.effect = serde_json::to_vec(&moved).ok();
+            also.awaits = None;
+            // Those behind it are to go on as well, and not to wait for the account.
+            pause = None;
+        }
         match (&trouble, &case) {
             (Some(Trouble::Grant(reason) | Trouble::Account(reason)), Some(case)) => {
                 also.open = self.case(leased, "account", case, reason).await;
@@ -207,10 +262,42 @@ impl Performer {
         self.settle_and_free(leased, settlement, also, pause).await;
         Performed {
             pause,
-            awaits: case,
+            awaits: pause.and(case),
             again,
             ..Performed::default()
         }
+    }
+
+    /// The mail as the next account of its rule shall send it, and whether all were tried.
+    async fn elsewhere(&self, entry: &Entry, mail: &Mail) -> Option<(Mail, bool)> {
+        let (account, wrapped) = over::next(mail, |name| self.plan.senders.get(name).is_some())?;
+        let attempts = self.store.entry(entry.id).await.ok()??.attempts;
+        over::is_unsent(&attempts).then(|| {
+            let moved = Mail {
+                account,
+                ..mail.clone()
+            };
+            (moved, wrapped)
+        })
+    }
+
+    /// Before a mail that may have gone out goes again: was it sent?
+    async fn look(&self, sender: &Sender, leased: &Leased, mail: &Mail) -> Looked {
+        let entry = &leased.entry;
+        if !entry.on_unknown.verifies() || entry.attempts < 2 {
+            return Looked::Send(None);
+        }
+        let attempts = match self.store.entry(entry.id).await {
+            Ok(detail) => detail.map(|detail| detail.attempts).unwrap_or_default(),
+            Err(error) => return Looked::Later(Reason::new(format!("its attempts cannot be read: {error}"))),
+        };
+        if !attempts
+            .iter()
+            .any(|attempt| attempt.outcome == Some(State::Unknown))
+        {
+            return Looked::Send(None);
+        }
+        looked(sender.find(&mail.message_id, &mail.sender).await, entry)
     }
 
     async fn work(&self, leased: &Leased) -> Performed {
@@ -367,7 +454,7 @@ impl Performer {
     }
 
     /// Whether it tells of a trouble, alone or with others, or came of one.
-    async fn is_about_trouble(&self, entry: &crate::entry::Entry) -> bool {
+    async fn is_about_trouble(&self, entry: &Entry) -> bool {
         let answers = match self.store.entry(entry.id).await {
             Ok(detail) => detail.map(|detail| detail.answers).unwrap_or_default(),
             Err(_) => Vec::new(),
@@ -378,6 +465,60 @@ impl Performer {
             }
         }
         false
+    }
+}
+
+/// What a look for a mail that may have gone out leads to.
+#[derive(Clone, Debug, PartialEq)]
+enum Looked {
+    /// It is sent (again); with why nobody looked, where that was wanted.
+    Send(Option<String>),
+    /// It was sent.
+    Sent(Reason),
+    /// Looked for again later.
+    Later(Reason),
+    /// A person decides.
+    Wait(Reason),
+}
+
+/// Says that nobody looked, where the mail goes again all the same.
+fn unlooked(settlement: Settlement, why: &str) -> Settlement {
+    match settlement {
+        Settlement::Accept(mut reason) => {
+            reason.text = format!(
+                "{}; it was sent again although it may have gone out before, for nobody can tell: {why}",
+                reason.text
+            );
+            Settlement::Accept(reason)
+        }
+        other => other,
+    }
+}
+
+/// Pure.
+fn looked(found: Found, entry: &Entry) -> Looked {
+    match found {
+        Found::Sent(who) => Looked::Sent(Reason::new(format!("it had been sent: {who}"))),
+        Found::NotThere => Looked::Send(None),
+        Found::Later(text) => Looked::Later(Reason::new(format!(
+            "it may have gone out, and whether it did cannot be asked now: {text}"
+        ))),
+        Found::Unauthorized => Looked::Later(Reason::new("the token is refused")),
+        Found::CannotTell(why) if entry.on_unknown.otherwise() == OnUnknown::Resend => {
+            Looked::Send(Some(why))
+        }
+        Found::CannotTell(why) => Looked::Wait(Reason {
+            steps: vec![
+                "Look among the sent mails, or ask a recipient.".to_owned(),
+                format!(
+                    "Then: tidings outbox retry {0}, or tidings outbox cancel {0}",
+                    entry.id
+                ),
+            ],
+            ..Reason::new(format!(
+                "it may have gone out, nobody can tell, and it is not sent again (`on_unknown`): {why}"
+            ))
+        }),
     }
 }
 
@@ -406,7 +547,7 @@ fn random() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{NewEntry, OnUnknown};
+    use crate::entry::NewEntry;
 
     #[tokio::test]
     async fn while_an_outcome_of_the_lane_cannot_be_written_its_gates_stay_shut() {

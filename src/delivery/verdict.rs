@@ -2,7 +2,7 @@
 
 use crate::action::Mail;
 use crate::backoff;
-use crate::entry::{Entry, EntryId, OnUnknown, Reason, Settlement};
+use crate::entry::{Entry, EntryId, Reason, Settlement};
 use crate::mail::Envelope;
 use crate::sender::Outcome;
 use jiff::{SignedDuration, Timestamp};
@@ -118,9 +118,7 @@ pub fn settle(
             let mut verdict = ended(Settlement::Lose(reason.clone()), None);
             match again.settlement {
                 // A server that never answers must not get a copy a minute for days.
-                Settlement::Defer(until, _) if entry.on_unknown == OnUnknown::Resend => {
-                    verdict.resend = Some(until)
-                }
+                Settlement::Defer(until, _) if entry.on_unknown.comes_back() => verdict.resend = Some(until),
                 _ => verdict.trouble = Some(Trouble::Mail(reason)),
             }
             verdict
@@ -144,6 +142,11 @@ pub fn settle(
                 Ok(envelope) => {
                     let mut verdict = later(told, after, false);
                     verdict.effect = Some(Mail {
+                        // Somebody has it: it stays where it is.
+                        accounts: match &accepted {
+                            Some(_) => Vec::new(),
+                            None => mail.accounts.clone(),
+                        },
                         envelope,
                         refused,
                         ..mail.clone()
@@ -225,7 +228,7 @@ fn refused_reason(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Kind, State};
+    use crate::entry::{Kind, OnUnknown, State};
     use crate::mail::address::Address;
 
     fn at(hours: i64) -> Timestamp {
@@ -242,6 +245,7 @@ mod tests {
             .to_vec();
         Mail {
             account: "office".into(),
+            accounts: Vec::new(),
             sender: address("robot@example.org"),
             envelope: Envelope::new(address("robot@example.org"), to).unwrap(),
             message_id: "<1@example.org>".into(),

@@ -487,6 +487,7 @@ fn by_defaults(told: &Addressed, plan: &Plan) -> Option<MailSpec> {
     };
     Some(MailSpec {
         account_named: false,
+        accounts: Vec::new(),
         account: account.clone(),
         from,
         to: allowed(&told.to),

@@ -8,6 +8,7 @@ pub mod header;
 pub mod incoming;
 pub mod list;
 pub mod message;
+pub mod parsed;
 pub mod reply;
 pub mod zip;
 

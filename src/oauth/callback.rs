@@ -8,9 +8,9 @@
 use crate::advice::{Provider, Stage, Symptom, advise};
 use crate::config::secret::Secret;
 use crate::entry::Reason;
+use crate::http::answer::shown;
+use crate::http::way::is_loopback;
 use crate::oauth::grants::Expected;
-use crate::oauth::http::is_loopback;
-use crate::oauth::refusal::shown;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderValue, StatusCode, header};

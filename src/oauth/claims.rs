@@ -3,7 +3,7 @@
 //! To whoever presents it a token is opaque (RFC 9068 6), so nothing is ever decided by this: it is only what a
 //! person is shown who looks for a fault.
 
-use crate::oauth::refusal::shown;
+use crate::http::answer::shown;
 use crate::oauth::token::AccessToken;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;

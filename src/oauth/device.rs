@@ -2,8 +2,9 @@
 //! anywhere, and we ask the token endpoint until it says yes or no.
 
 use crate::config::secret::Secret;
+use crate::http::answer::shown;
 use crate::oauth::grants::{Answer, Client, asked, posted};
-use crate::oauth::refusal::{Failure, shown};
+use crate::oauth::refusal::Failure;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -59,7 +60,7 @@ impl Client {
         fields.extend(claims.map(|claims| ("claims", claims)));
         let answered = self.proven(posted(&url, &fields)?).await?;
         read(&answered.body).map_err(|text| Failure::Unreadable {
-            host: crate::oauth::http::host(&url),
+            host: crate::http::way::host(&url),
             text,
         })
     }

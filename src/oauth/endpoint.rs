@@ -2,7 +2,9 @@
 //! own document says (OpenID Connect Discovery 4, RFC 8414).
 
 use crate::config::settings::OAuth2;
-use crate::oauth::http::{Http, allowed, host};
+use crate::http::answer::shown;
+use crate::http::way::host;
+use crate::oauth::http::{Http, allowed};
 use crate::oauth::refusal::Failure;
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -92,7 +94,7 @@ fn from_document(settings: &OAuth2, issuer: &Url, document: &Value) -> Result<En
     if named.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {
         return Err(bad(format!(
             "its discovery document is of another issuer, {}; set `issuer` to exactly the name the provider documents",
-            crate::oauth::refusal::shown(named)
+            shown(named)
         )));
     }
     let address = |key: &str| -> Result<Option<Url>, Failure> {

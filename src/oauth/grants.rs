@@ -8,8 +8,10 @@ use crate::advice::Provider;
 use crate::clock::Clock;
 use crate::config::secret::Secret;
 use crate::config::settings::{OAuth2, Proof};
+use crate::http::answer::shown;
+use crate::http::way::{HttpError, host};
 use crate::oauth::endpoint::{Endpoints, Finder};
-use crate::oauth::http::{Answered, Http, HttpError, for_crate, host};
+use crate::oauth::http::{Answered, Http, for_crate};
 use crate::oauth::jwt::{self, Algorithm};
 use crate::oauth::proof::{self, Occasion};
 use crate::oauth::refusal::Failure;
@@ -61,7 +63,7 @@ impl Identity {
             claims
                 .get(key)
                 .and_then(Value::as_str)
-                .map(crate::oauth::refusal::shown)
+                .map(shown)
                 .filter(|text| !text.is_empty())
         };
         Some(Identity {

@@ -6,13 +6,11 @@
 
 use crate::advice::{Class, Local, Provider, Stage, Symptom, advise};
 use crate::entry::Reason;
-use crate::visible::is_hidden;
+use crate::http::answer::{shown, wait, without_tags};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Longest text kept of an answer, characters.
-const LONGEST: usize = 600;
 /// Longest wait a server may ask for. More would be a mistake of its own.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -87,7 +85,7 @@ impl Refusal {
             stage: Some(Stage::Token),
             http_status: Some(status),
             retry_after: retry_after
-                .and_then(|text| wait_of(text, now))
+                .and_then(|text| wait(text, now))
                 .map(|wait| wait.min(LONGEST_WAIT)),
             ..Symptom::default()
         };
@@ -246,29 +244,6 @@ pub fn retry_after(failure: &Failure) -> Option<Duration> {
     }
 }
 
-/// Text of a server made safe to show: control characters and direction marks visible, white space
-/// and lines joined, at most 600 characters.
-pub fn shown(text: &str) -> String {
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|line| !line.is_empty())
-        .collect();
-    let mut out = String::new();
-    for (count, c) in lines.join(" / ").chars().enumerate() {
-        if count == LONGEST {
-            out.push('…');
-            break;
-        }
-        if c.is_control() || is_hidden(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
 /// The values of a form that must never be shown.
 pub fn secrets_of(form: &[u8]) -> Vec<String> {
     url::form_urlencoded::parse(form)
@@ -287,21 +262,6 @@ pub fn secrets_of(form: &[u8]) -> Vec<String> {
         })
         .map(|(_, value)| value.into_owned())
         .collect()
-}
-
-/// A date as HTTP writes it (RFC 9110 5.6.7).
-pub fn http_date(text: &str) -> Option<Timestamp> {
-    jiff::fmt::rfc2822::parse(text.trim())
-        .ok()
-        .map(|zoned| zoned.timestamp())
-}
-
-fn wait_of(text: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = http_date(text)?;
-    Some(Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
 fn masked(text: &str, secrets: &[String]) -> String {
@@ -331,37 +291,6 @@ fn is_page(text: &str) -> bool {
     ["<html", "<!doctype", "<head", "<body"]
         .iter()
         .any(|tag| start.contains(tag))
-}
-
-/// The text of a page, roughly: no tags, no scripts, no styles.
-fn without_tags(page: &str) -> String {
-    let mut out = String::new();
-    let mut rest = page;
-    while let Some(start) = rest.find('<') {
-        out.push_str(&rest[..start]);
-        out.push(' ');
-        rest = &rest[start..];
-        let lower: String = rest.chars().take(8).collect::<String>().to_lowercase();
-        let close = if lower.starts_with("<script") {
-            "</script"
-        } else if lower.starts_with("<style") {
-            "</style"
-        } else {
-            ""
-        };
-        let from = if close.is_empty() {
-            0
-        } else {
-            // ASCII lower case keeps every byte where it was.
-            rest.to_ascii_lowercase().find(close).unwrap_or(rest.len())
-        };
-        rest = match rest[from..].find('>') {
-            Some(end) => &rest[from + end + 1..],
-            None => "",
-        };
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]
@@ -487,11 +416,6 @@ mod tests {
         fn any_body_can_be_read_and_shows_no_control_character(status in 300..600_u16, body in proptest::collection::vec(any::<u8>(), 0..400)) {
             let refusal = Refusal::read(status, &body, None, &[], now());
             prop_assert!(!refusal.symptom.text.chars().any(char::is_control));
-        }
-
-        #[test]
-        fn any_markup_can_be_stripped(page in "[<>/a-zé\"]{0,60}(<script|<STYLE|</)?[<>a-zß ]{0,40}") {
-            let _ = without_tags(&page);
         }
     }
 }

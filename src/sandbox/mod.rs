@@ -1,8 +1,11 @@
 //! The sandbox: servers that run inside this process, on loopback, for `demo` and for tests. They
 //! behave as the real ones do where it matters to us, and misbehave on request.
 
+pub mod gmail;
+pub mod graph;
 pub mod oauth;
 pub mod smtp;
+pub mod web;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;

@@ -464,6 +464,8 @@ pub struct Also {
     pub events: Vec<NewEvent>,
     /// The effect from now on: after a partial refusal, only those recipients still to be tried.
     pub effect: Option<Vec<u8>>,
+    /// The lane from now on, and the account that gave it its name: it goes on by another account.
+    pub lane: Option<(String, String)>,
     /// Files we moved away or deleted: marked gone in every watch that knew exactly these versions.
     pub gone: Vec<FileRef>,
     /// With [`Settlement::Lose`](crate::entry::Settlement::Lose): after it became unknown (and its

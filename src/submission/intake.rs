@@ -154,6 +154,7 @@ pub fn prepare(
     facts.insert("mail".to_owned(), summary.clone());
     let effect = Mail {
         account: account.name.clone(),
+        accounts: Vec::new(),
         sender: leaves.mailbox.address.clone(),
         envelope,
         message_id,

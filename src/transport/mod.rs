@@ -3,6 +3,8 @@
 //! | kind | takes responsibility when | tells about each recipient |
 //! |---|---|---|
 //! | [`smtp`] | 2xx to the final dot | yes |
+//! | [`graph`] | 202 | no, all or none |
+//! | [`gmail`] | 200 and a number | no, all or none |
 //! | [`mod@file`] | the file and its folder are synced | no, all or none |
 //! | [`stand_in`] | as a test of rules says | as it says |
 //!
@@ -11,10 +13,13 @@
 
 pub mod dialogue;
 pub mod file;
+pub mod gmail;
+pub mod graph;
 pub mod smtp;
 pub mod stand_in;
 pub mod tls;
 pub mod transcript;
+pub mod web;
 
 use crate::advice::{Local, Symptom};
 use crate::config::secret::Secret;
@@ -112,6 +117,36 @@ impl Report {
             recipients: Vec::new(),
         }
     }
+
+    /// A report of a service that tells nothing of single recipients: all of them are accepted, or none is.
+    pub(crate) fn of_all(verdict: Verdict, parcel: &Parcel) -> Report {
+        let recipients = match &verdict {
+            Verdict::Accepted { .. } => parcel.envelope.recipients(),
+            _ => &[],
+        };
+        Report {
+            recipients: recipients
+                .iter()
+                .map(|address| (address.clone(), RecipientVerdict::Accepted))
+                .collect(),
+            verdict,
+        }
+    }
+}
+
+/// Whether a mail that may have gone out is there, where sent mails are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It was sent: who says so.
+    Sent(String),
+    /// It is not among them.
+    NotThere,
+    /// The way, or the service, did not answer now.
+    Later(String),
+    /// The token was refused.
+    Unauthorized,
+    /// Nobody can tell here, or the token may not look: why.
+    CannotTell(String),
 }
 
 /// What became of one recipient.

@@ -1,5 +1,6 @@
 //! An office: a setup with a mailbox at a sandbox that behaves as Microsoft 365 does, a relay with a
 //! password beside it, and somebody with a browser.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

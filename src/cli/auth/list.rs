@@ -4,8 +4,8 @@ use crate::cli::Exit;
 use crate::cli::auth::status::{grant_word, kind, time};
 use crate::cli::face::Face;
 use crate::config::settings::{Account, Credential, Settings};
+use crate::http::answer::shown;
 use crate::oauth::keeper::Keeper;
-use crate::oauth::refusal::shown;
 use serde_json::{Value, json};
 
 /// Lists the accounts in which `filter` occurs: in the name, description, user, senders, tenant,

@@ -6,8 +6,8 @@ use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, Grant, Settings};
 use crate::delivery::perform::account_case;
 use crate::entry::Reason;
+use crate::http::answer;
 use crate::oauth::keeper::{GrantStatus, Keeper};
-use crate::oauth::refusal;
 use crate::store::Case;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
@@ -30,7 +30,7 @@ pub(super) async fn status(
         let names: Vec<&str> = settings.accounts.keys().map(String::as_str).collect();
         face.tell(&format!(
             "there is no account `{}`; there are: {}",
-            refusal::shown(name),
+            answer::shown(name),
             names.join(", ")
         ));
         return Exit::Usage;
@@ -183,10 +183,10 @@ fn described(
         );
     }
     if !grant.scopes.is_empty() {
-        line("granted", refusal::shown(&grant.scopes.join(" ")));
+        line("granted", answer::shown(&grant.scopes.join(" ")));
     }
     if !grant.lacking.is_empty() {
-        let named = refusal::shown(&grant.lacking.join(" "));
+        let named = answer::shown(&grant.lacking.join(" "));
         line("lacks", format!("{named}, unless it is allowed elsewhere"));
     }
     if let Some(date) = grant.secret_expires {

@@ -42,8 +42,9 @@ pub async fn examine(
     let before = keeper.status(&account.name).await;
     findings.extend(person(account, &before, &values));
     let stands = grant(&before, oauth2, &values, clock.now());
-    let renewable = before.renewable && stands.standing != Standing::Failed;
-    let has_grant = before.access_expires.is_some();
+    let renewable = (before.renewable || oauth2.unattended()) && stands.standing != Standing::Failed;
+    // An application of its own right gets its first token when somebody wants one.
+    let has_grant = before.access_expires.is_some() || oauth2.unattended();
     if !has_grant || before.state == "needs_person" {
         findings.extend(sign_in_page(client, oauth2, &values).await);
     }
@@ -275,6 +276,9 @@ fn judged_page(status: u16, page: &str, provider: Provider, values: &Values) -> 
 
 /// How the grant stands by what is kept of it.
 fn grant(status: &GrantStatus, oauth2: &OAuth2, values: &Values, now: Timestamp) -> Finding {
+    if oauth2.unattended() {
+        return Finding::ok(Step::Grant, "the application's own: nobody signs in");
+    }
     if status.access_expires.is_none() {
         let mut reason = status.reason.clone().unwrap_or_default();
         values.fill_in(&mut reason);

@@ -7,7 +7,7 @@ use crate::config::document::At;
 use crate::config::preset::{self, Known};
 use crate::config::raw::settings as raw;
 use crate::config::scopes::{Need, Way};
-use crate::config::settings::{Account, Credential, LoginAs, Pace, SmtpSettings, Tls, Transport};
+use crate::config::settings::{Account, Credential, LoginAs, SmtpSettings, Tls, Transport};
 use crate::mail::address::Address;
 use std::path::Path;
 use url::Host;
@@ -56,38 +56,50 @@ impl Checker<'_> {
             senders_known &= address.is_some();
             address
         });
-        let pace = pace(raw.pace, endpoints.pace, known);
+        let pace = self.pace(at, &raw, endpoints.pace, known);
         let transport = match raw.transport.unwrap_or(raw::Transport::Smtp) {
             raw::Transport::File => self.file_transport(at, name, &raw, has_provider),
-            raw::Transport::Smtp => {
-                if raw.folder.is_some() {
-                    self.complain(
-                        at.name("folder")
-                            .error("a folder means nothing here")
-                            .hint("it belongs to `transport: file`, which writes mails to a folder instead of sending them"),
-                    );
+            raw::Transport::Graph => {
+                self.strange(at, &raw);
+                {
+                    let me = user.as_deref().filter(|_| !unattended);
+                    self.graph_transport(at, &mut raw, &mut endpoints, known, me, damaged)
                 }
+            }
+            raw::Transport::Gmail => {
+                self.strange(at, &raw);
+                self.gmail_transport(at, &mut raw, &mut endpoints, provider, damaged)
+            }
+            raw::Transport::Smtp => {
+                self.strange(at, &raw);
                 self.smtp_transport(at, name, &raw, endpoints.smtp.take(), known, unattended, damaged)
             }
         };
         let credential = match &transport {
             Transport::File { .. } => Credential::None,
-            Transport::Smtp(smtp) => self.credential(
-                at,
-                &mut raw,
-                endpoints,
-                known,
-                provider,
-                user.as_deref(),
-                damaged,
-                smtp,
-                Need {
-                    way: Way::Smtp,
-                    unattended,
-                    others,
-                    drafts: false,
-                },
-            ),
+            Transport::Smtp(_) | Transport::Graph(_) | Transport::Gmail(_) => {
+                let (host, way) = match &transport {
+                    Transport::Smtp(smtp) => (Some(smtp.host.as_str()), Way::Smtp),
+                    Transport::Graph(_) => (None, Way::Graph),
+                    _ => (None, Way::Gmail),
+                };
+                self.credential(
+                    at,
+                    &mut raw,
+                    endpoints,
+                    known,
+                    provider,
+                    user.as_deref(),
+                    damaged,
+                    host,
+                    Need {
+                        way,
+                        unattended,
+                        others,
+                        drafts: matches!(&transport, Transport::Graph(graph) if graph.uploads),
+                    },
+                )
+            }
         };
         let mut senders: Vec<Address> = own.iter().cloned().collect();
         for (index, text) in raw.senders.unwrap_or_default().0.iter().enumerate() {
@@ -280,26 +292,5 @@ impl Checker<'_> {
             ca_file,
             login_as,
         })
-    }
-}
-
-fn pace(own: Option<raw::Pace>, provided: Option<raw::Pace>, known: Option<&Known>) -> Pace {
-    let own = own.unwrap_or_default();
-    let provided = provided.unwrap_or_default();
-    let preset = known.map(|known| known.pace);
-    Pace {
-        connections: own
-            .connections
-            .or(provided.connections)
-            .or(preset.map(|pace| pace.connections))
-            .unwrap_or(2),
-        per_minute: own
-            .per_minute
-            .or(provided.per_minute)
-            .or(preset.and_then(|pace| pace.per_minute)),
-        per_day: own
-            .per_day
-            .or(provided.per_day)
-            .or(preset.and_then(|pace| pace.per_day)),
     }
 }

@@ -8,7 +8,7 @@ use crate::config::preset::Known;
 use crate::config::raw::{Secret as RawSecret, SecretFrom, settings as raw};
 use crate::config::scopes::{self, Need};
 use crate::config::secret::{Secret, SecretSource};
-use crate::config::settings::{Credential, Grant, OAuth2, Proof, SmtpSettings};
+use crate::config::settings::{Credential, Grant, OAuth2, Proof};
 use jiff::civil::Date;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ impl Checker<'_> {
         provider: Provider,
         user: Option<&str>,
         damaged: bool,
-        smtp: &SmtpSettings,
+        host: Option<&str>,
         need: Need,
     ) -> Credential {
         match (raw.oauth2.take(), raw.password.take()) {
@@ -86,7 +86,7 @@ impl Checker<'_> {
                 Credential::Password { user, secret }
             }
             (None, None) => {
-                if known.is_some_and(|known| known.host == smtp.host) && !damaged {
+                if known.is_some_and(|known| Some(known.host) == host) && !damaged {
                     self.complain(
                         at.key("provider")
                             .error("this provider takes no mail from somebody who does not sign in")
@@ -316,7 +316,7 @@ impl Checker<'_> {
     }
 
     /// An address tokens travel to: `https`, or `http` to this machine.
-    fn endpoint(&mut self, at: &At<'_>, text: &str) -> Option<Url> {
+    pub(super) fn endpoint(&mut self, at: &At<'_>, text: &str) -> Option<Url> {
         let Ok(url) = Url::parse(text) else {
             self.complain(
                 at.error(format!("`{text}` is not a web address"))

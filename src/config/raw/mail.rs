@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
-    /// Which account sends it. Default: that of the settings.
-    pub account: Option<String>,
+    /// Which account sends it; or several: the next one, where one needs a person or is out of reach. Default: that of
+    /// the settings.
+    pub account: Option<Many<String>>,
     /// From: `address` or `Name <address>`; one that the account may send as.
     pub from: Option<String>,
     /// To: addresses, names of groups, or templates that give addresses.

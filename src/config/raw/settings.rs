@@ -67,6 +67,8 @@ pub struct Account {
     pub password: Option<Password>,
     /// The submission server.
     pub smtp: Option<Smtp>,
+    /// With `transport: graph`.
+    pub graph: Option<Graph>,
     /// How fast it may send.
     pub pace: Option<Pace>,
     /// Keep a transcript of every session in this file, secrets masked.
@@ -79,6 +81,10 @@ pub struct Account {
 pub enum Transport {
     /// Over SMTP.
     Smtp,
+    /// Over Microsoft Graph.
+    Graph,
+    /// Over the Gmail API.
+    Gmail,
     /// As .eml files in a folder; nothing is sent.
     File,
 }
@@ -176,6 +182,10 @@ pub struct Endpoints {
     pub authorize_extra: Option<BTreeMap<String, String>>,
     /// Certificates (PEM) to trust besides the system's, for these addresses.
     pub ca_file: Option<String>,
+    /// Where Microsoft Graph begins. Default: https://graph.microsoft.com/
+    pub graph_url: Option<String>,
+    /// Where the Gmail API begins. Default: https://gmail.googleapis.com/
+    pub gmail_url: Option<String>,
     /// The submission server.
     pub smtp: Option<Smtp>,
     /// How fast one may send there.
@@ -198,6 +208,27 @@ pub struct Smtp {
     /// Whose name is given at sign-in when a mail is from a shared mailbox. Default: sender with
     /// microsoft365, else user.
     pub login_as: Option<LoginAs>,
+}
+
+/// Microsoft Graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Graph {
+    /// Out of whose mailbox a mail from a shared mailbox goes. Default: user.
+    pub mailbox: Option<GraphMailbox>,
+    /// Whether mails too big for one request are uploaded, which needs the right to read and write the mailbox.
+    /// Default: true.
+    pub uploads: Option<bool>,
+}
+
+/// Out of whose mailbox a mail goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphMailbox {
+    /// That of the account's user (needs Send As).
+    User,
+    /// The shared mailbox itself (needs Full Access and Send As).
+    Sender,
 }
 
 /// How a connection is protected.
@@ -345,8 +376,12 @@ pub struct Outbox {
     pub store: Option<String>,
     /// How often a mail is tried.
     pub retry: Option<Retry>,
-    /// What to do with a mail of which nobody can say whether it was sent. Default: resend.
-    pub on_unknown: Option<OnUnknown>,
+    /// What to do with a mail of which nobody can say whether it was sent. Default: resend. With verify, a list says
+    /// what to do where nobody can look: [verify, resend] or [verify, hold]; verify alone is [verify, hold].
+    pub on_unknown: Option<Many<OnUnknown>>,
+    /// How long an account may be out of reach before its mails go on by the next account their rule names.
+    /// Default: 15m.
+    pub fail_over: Option<Time>,
     /// How long what is done is kept. Default: 30d.
     pub keep: Option<Time>,
 }
@@ -371,6 +406,8 @@ pub enum OnUnknown {
     Resend,
     /// Wait for a person.
     Hold,
+    /// Ask the mail service whether it was sent.
+    Verify,
 }
 
 /// The fuse: a map, or `none`.

@@ -58,6 +58,7 @@ impl Loader<'_> {
             .as_deref()
             .and_then(|name| self.checked.settings.accounts.get(name));
         let from = self.from(at, raw, account.as_deref(), known, damaged);
+        let accounts = self.others(at, raw, from.as_ref());
         let to = self.recipients(&at.key("to"), &raw.to.0, words);
         let cc = self.recipients(&at.key("cc"), many(raw.cc.as_ref()), words);
         let bcc = self.recipients(&at.key("bcc"), many(raw.bcc.as_ref()), words);
@@ -106,6 +107,7 @@ impl Loader<'_> {
         Some(MailSpec {
             account: account?,
             account_named: raw.account.is_some(),
+            accounts,
             from: from?,
             to,
             cc,
@@ -134,19 +136,28 @@ impl Loader<'_> {
         let settings = &self.checked.settings;
         let unsure = &self.checked.unsure;
         match &raw.account {
-            Some(name) => {
-                if !settings.accounts.contains_key(name)
-                    && !unsure.all_accounts
-                    && !unsure.accounts.contains(name)
-                {
-                    let problem = at
-                        .key("account")
-                        .error(format!("there is no account `{name}`"))
-                        .hint(suggest::hint(name, settings.accounts.keys().map(String::as_str)));
-                    self.complain(problem);
-                    return None;
+            Some(names) => {
+                let mut problems = Vec::new();
+                for (index, name) in names.0.iter().enumerate() {
+                    let spot = at.key("account").item(index);
+                    if names.0[..index].contains(name) {
+                        problems.push(
+                            spot.error(format!("`{name}` is named twice"))
+                                .hint("keep one of them"),
+                        );
+                    } else if !settings.accounts.contains_key(name)
+                        && !unsure.all_accounts
+                        && !unsure.accounts.contains(name)
+                    {
+                        problems.push(
+                            spot.error(format!("there is no account `{name}`"))
+                                .hint(suggest::hint(name, settings.accounts.keys().map(String::as_str))),
+                        );
+                    }
                 }
-                Some(name.clone())
+                let fine = problems.is_empty();
+                problems.into_iter().for_each(|problem| self.complain(problem));
+                names.0.first().filter(|_| fine).cloned()
             }
             None => {
                 if settings.defaults.account.is_none() && !unsure.all_accounts && !unsure.defaults && !damaged
@@ -172,6 +183,29 @@ impl Loader<'_> {
                 settings.defaults.account.clone()
             }
         }
+    }
+
+    /// All accounts of a rule that names several. Each must be allowed to send what the first one would have: the
+    /// bytes are the same, and so is From.
+    fn others(&mut self, at: &At<'_>, raw: &raw::Mail, from: Option<&Mailbox>) -> Vec<String> {
+        let names = raw.account.as_ref().map_or(&[][..], |names| &names.0);
+        if names.len() < 2 {
+            return Vec::new();
+        }
+        let mut problems = Vec::new();
+        for (index, name) in names.iter().enumerate().skip(1) {
+            let known = self.checked.settings.accounts.get(name);
+            if let (Some(account), Some(from)) = (known, from)
+                && !self.checked.unsure.accounts.contains(name)
+                && !account.may_send_as(&from.address)
+            {
+                let spot = at.key("account").item(index);
+                let accounts = &self.checked.settings.accounts;
+                problems.push(not_a_sender(&spot, account, &from.address, accounts));
+            }
+        }
+        problems.into_iter().for_each(|problem| self.complain(problem));
+        names.to_vec()
     }
 
     /// Who it is from; `None` when that is not known, and has been said.

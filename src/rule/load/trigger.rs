@@ -381,7 +381,7 @@ impl Loader<'_> {
             .values()
             .filter_map(|account| match &account.transport {
                 crate::config::settings::Transport::File { folder } => Some((&account.name, folder)),
-                crate::config::settings::Transport::Smtp(_) => None,
+                _ => None,
             })
             .filter(|(_, folder)| self::sees(root, wanted, &folder.join("message.eml")))
             .map(|(name, folder)| {

@@ -4,14 +4,14 @@
 //! |---|---|---|
 //! | before the gate | `ready` | `ready` |
 //! | a mail past the gate, `hold` | `unknown` | `unknown` |
-//! | a mail past the gate, `resend` | `unknown`, then `ready` | `unknown` |
+//! | a mail past the gate, `resend` or `verify` | `unknown`, then `ready` | `unknown` |
 //! | work past the gate | `failed`, and the events of `lost` | `failed` |
 
 use super::outbox;
 use super::rows::collect;
 use super::writer::Tx;
 use super::{record, rows};
-use crate::entry::{Entry, EntryId, Kind, OnUnknown, Reason, State, Verb};
+use crate::entry::{Entry, EntryId, Kind, Reason, State, Verb};
 use crate::event::NewEvent;
 use crate::store::{Recovery, StoreError};
 use jiff::Timestamp;
@@ -70,7 +70,7 @@ pub(in crate::store) fn settle(
         match state {
             State::Unknown => {
                 recovery.unknown.push(id);
-                if entry.on_unknown == OnUnknown::Resend {
+                if entry.on_unknown.comes_back() {
                     outbox::again(tx, id, now, now)?;
                     recovery.resent.push(id);
                 }

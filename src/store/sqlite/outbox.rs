@@ -336,6 +336,9 @@ pub(in crate::store) fn settle(
             again(tx, id, due, now)?;
         }
     }
+    if let Some((lane, account)) = &also.lane {
+        into_lane(tx, &entry, lane, account)?;
+    }
     if let Some(effect) = &also.effect {
         change(
             tx.connection,
@@ -355,6 +358,32 @@ pub(in crate::store) fn settle(
     for key in &also.close {
         close_case(tx, key, now)?;
     }
+    Ok(())
+}
+
+/// From now on it waits in another lane. Its state stays, so the tally is told here.
+fn into_lane(tx: &Tx<'_>, entry: &Entry, lane: &str, account: &str) -> Result<(), StoreError> {
+    let mut summary = entry.summary.clone();
+    if summary.is_object() {
+        summary["account"] = account.into();
+    }
+    change(
+        tx.connection,
+        "UPDATE tally SET n = n - 1 WHERE kind = $1 AND lane = $2 \
+         AND state = (SELECT state FROM entry WHERE id = $3)",
+        &[&entry.kind.as_str(), &entry.lane, &entry.id.0],
+    )?;
+    change(
+        tx.connection,
+        "INSERT INTO tally (kind, lane, state, n) SELECT kind, $1, state, 1 FROM entry WHERE id = $2 \
+         ON CONFLICT (kind, lane, state) DO UPDATE SET n = n + 1",
+        &[&lane, &entry.id.0],
+    )?;
+    change(
+        tx.connection,
+        "UPDATE entry SET lane = $1, summary = $2 WHERE id = $3",
+        &[&lane, &to_json(&summary)?, &entry.id.0],
+    )?;
     Ok(())
 }
 

@@ -122,13 +122,13 @@ pub(super) fn policy(on_unknown: OnUnknown) -> &'static str {
     match on_unknown {
         OnUnknown::Resend => "resend",
         OnUnknown::Hold => "hold",
+        OnUnknown::VerifyOrResend => "verify_or_resend",
+        OnUnknown::VerifyOrHold => "verify_or_hold",
     }
 }
 
 fn on_unknown(word: &str) -> Option<OnUnknown> {
-    [OnUnknown::Resend, OnUnknown::Hold]
-        .into_iter()
-        .find(|known| policy(*known) == word)
+    OnUnknown::ALL.into_iter().find(|known| policy(*known) == word)
 }
 
 /// A reason, where there is one.
