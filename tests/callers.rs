@@ -195,3 +195,54 @@ async fn what_a_cron_job_prints_comes_to_whom_root_stands_for() {
         "{whole}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_write_to_the_store_sends_through_the_listener() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let Some(site) = site(&[]).await else { return };
+    let program = site.path("sendmail");
+    std::fs::copy(cargo_bin("tidings"), &program).unwrap();
+    std::fs::set_permissions(site.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = |message: &'static str| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "printf \"$1\" | \"$0\" -t -i"])
+            .arg(&program)
+            .arg(message)
+            .env("TIDINGS_CONFIG", site.dir())
+            .current_dir("/")
+            .uid(65534)
+            .gid(65534);
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    const MAIL: &str = "To: root\nSubject: from a web page\n\nx\n";
+    site.ok(&["outbox", "list", "--json"]); // makes the store, root's own
+
+    let (code, said) = nobody(MAIL);
+    assert_eq!(code, Some(75), "{said}");
+    assert!(
+        said.contains("NOT taken") && said.contains("submission: {}"),
+        "{said}"
+    );
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let listen = format!("{HANDED}submission: {{ listen: '127.0.0.1:{port}' }}\n");
+    site.write("tidings.yaml", &site.settings(&listen));
+    let (code, said) = nobody(MAIL);
+    assert_eq!(code, Some(75), "nobody listens yet: {said}");
+    let daemon = site.started().await;
+    let (code, said) = nobody(MAIL);
+    assert_eq!(code, Some(0), "{said}");
+    let mail = site.mails(1).await.remove(0);
+    assert_eq!(
+        (mail.subject.as_str(), mail.to.as_slice()),
+        ("from a web page", &["it@example.org".to_owned()][..])
+    );
+    assert_eq!(daemon.stop(), Some(0));
+}

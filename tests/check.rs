@@ -325,7 +325,7 @@ rules:
     5 |     oauth2: { tenant: contoso.onmicrosoft.com, client_id: x, redirect: http://contoso.com/ }
       |                                                                        ^^^^^^^^^^^^^^^^^^^
       |
-      = hint: http://127.0.0.1, http://localhost:3017/ or http://[::1], as it is registered at the provider
+      = hint: http://127.0.0.1, http://localhost:3017/ or http://[::1], as it is registered at the provider; or https with `listen:`, where a proxy passes it on
 
     error: unknown key `sendres`
      --> tidings.yaml:6:5
@@ -1666,7 +1666,7 @@ accounts:
     12 |     oauth2: { client_id: x, redirect: "https://example.org/", secret_expires: tomorrow }
        |                                       ^^^^^^^^^^^^^^^^^^^^^^
        |
-       = hint: http://127.0.0.1, http://localhost:3017/ or http://[::1], as it is registered at the provider
+       = hint: http://127.0.0.1, http://localhost:3017/ or http://[::1], as it is registered at the provider; or https with `listen:`, where a proxy passes it on
 
     error: `tomorrow` is not a date
       --> tidings.yaml:12:79

@@ -161,6 +161,7 @@ fn setup(folder: &Path, server: &Url) -> Settings {
         secret_expires: Some(jiff::civil::date(2027, 5, 1)),
         grant_life: None,
         redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
+        listen: None,
         login_hint: Some(ALICE.into()),
         tenant: None,
         ca_file: None,

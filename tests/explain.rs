@@ -196,6 +196,7 @@ async fn a_mail_that_was_refused_says_what_the_server_said_and_what_mends_it() {
 
     What mends it
       1. Read the text of the reply; it names the policy or content rule.
+      2. Who can do it: whoever looks after the rule.
 
     What you can say
       `tidings outbox retry 1` does it after all

@@ -17,6 +17,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tidings::cli::Exit;
 use tidings::cli::auth::{self, Args, Command, Login};
 use tidings::cli::face::Face;
@@ -24,6 +25,7 @@ use tidings::clock::Clock;
 use tidings::config::secret::Secret;
 use tidings::config::settings::{Credential, Settings};
 use tidings::oauth::keeper::Keeper;
+use tidings::oauth::login::SignIn;
 use tidings::oauth::token::TokenError;
 use tidings::rule::load;
 use tidings::sandbox::oauth::{self as sandbox, Fault, Handle, Server, User, Voucher};
@@ -592,7 +594,9 @@ async fn refresh_token_of_another_tool_is_tried_and_then_kept() {
         ..here
     };
     let import = || Command::Import {
-        account: "office".into(),
+        account: Some("office".into()),
+        from: None,
+        passphrase_file: None,
     };
     let person = Person {
         line: format!("{other}\n"),
@@ -612,6 +616,130 @@ async fn refresh_token_of_another_tool_is_tried_and_then_kept() {
         person.all()
     );
     assert_eq!(here.keeper().await.status("office").await.state, "valid");
+}
+
+#[tokio::test]
+async fn grants_move_to_another_host_with_a_passphrase_and_not_without() {
+    let world = World::new(|_| {}, MICROSOFT, DEVICE).await;
+    let person = Person::who("user=alice@sandbox.example");
+    assert_eq!(world.login(&person).await, Exit::Done);
+    world.write("phrase", "seven plain bananas\n");
+    world.write("other", "seven plain apples\n");
+    let phrase = |name: &str| Some(world.folder.path().join(name));
+    let person = Person::default();
+    let export = Command::Export {
+        accounts: vec![],
+        passphrase_file: phrase("phrase"),
+    };
+    assert_eq!(world.auth(export, &person).await, Exit::Done, "{}", person.all());
+    let sealed = person.shown.lock().unwrap()[0].clone();
+    for secret in world.server.secrets() {
+        assert!(!person.all().contains(&secret));
+    }
+    let here = World::new(|_| {}, MICROSOFT, DEVICE).await;
+    here.write(
+        "tidings.yaml",
+        &std::fs::read_to_string(world.folder.path().join("tidings.yaml")).unwrap(),
+    );
+    here.write("grants.sealed", &sealed);
+    let here = World {
+        settings: loaded(here.folder.path()),
+        ..here
+    };
+    let import = |name: &str| Command::Import {
+        account: None,
+        from: Some(here.folder.path().join("grants.sealed")),
+        passphrase_file: phrase(name),
+    };
+    let person = Person::default();
+    assert_eq!(here.auth(import("other"), &person).await, Exit::BadInput);
+    assert!(person.all().contains("does not open it"), "{}", person.all());
+    assert_eq!(here.keeper().await.status("office").await.state, "signed_out");
+    let person = Person::default();
+    assert_eq!(
+        here.auth(import("phrase"), &person).await,
+        Exit::Done,
+        "{}",
+        person.all()
+    );
+    here.keeper().await.refresh("office").await.unwrap();
+}
+
+#[tokio::test]
+async fn key_from_the_environment_is_named_and_a_run_without_it_makes_no_second_one() {
+    let world = World::new(|server| server.application = application(), MICROSOFT, MACHINE).await;
+    let run = |key: Option<&str>| {
+        let mut command = tokio::process::Command::new(cargo_bin("tidings"));
+        command.arg("-C").arg(world.folder.path()).args(["auth", "login"]);
+        command
+            .env_remove("TIDINGS_KEY")
+            .env_remove("CREDENTIALS_DIRECTORY");
+        if let Some(key) = key {
+            command.env("TIDINGS_KEY", key);
+        }
+        command
+    };
+    let key = "0123456789abcdef".repeat(4);
+    let ran = run(Some(&key)).output().await.unwrap();
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let ran = run(None).output().await.unwrap();
+    assert_eq!(ran.status.code(), Some(78));
+    let said = text(&ran.stderr);
+    assert!(said.contains("the environment variable TIDINGS_KEY"), "{said}");
+    assert!(!said.contains(&key));
+    assert!(!world.settings.state.join("key").exists());
+}
+
+// ---- behind a proxy ----
+
+#[tokio::test]
+async fn proxy_passes_the_browsers_answer_on_and_the_door_closes_after_it() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let account = format!(
+        "    user: alice@sandbox.example\n    oauth2: {{ tenant: sandbox, client_id: tidings, redirect: \"https://mail.example.org/callback\", listen: \"127.0.0.1:{port}\" }}\n"
+    );
+    let world = World::new(|_| {}, MICROSOFT, &account).await;
+    let keeper = world.keeper().await;
+    let client = keeper.client("office").unwrap();
+    let begun = SignIn::begin(client, None, false).await.unwrap();
+    let mut address = begun.url().clone();
+    assert!(
+        address
+            .as_str()
+            .contains("https%3A%2F%2Fmail.example.org%2Fcallback")
+    );
+    let strange = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&strange);
+    let waiting = begun.answer(
+        None::<std::future::Ready<String>>,
+        Duration::from_secs(60),
+        move |_| *count.lock().unwrap() += 1,
+    );
+    let browser = async move {
+        address.query_pairs_mut().append_pair("user", ALICE);
+        let answer = get(address).await;
+        let back = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("location: "))
+            .unwrap()
+            .replace("https://mail.example.org", &format!("http://127.0.0.1:{port}"));
+        let back = Url::parse(&back).unwrap();
+        let mut forged = back.clone();
+        forged.set_query(Some("code=stolen&state=guess"));
+        assert!(get(forged).await.starts_with("HTTP/1.1 400"));
+        assert!(get(back).await.starts_with("HTTP/1.1 200"));
+    };
+    let (answer, ()) = tokio::join!(waiting, browser);
+    assert!(world.server.check(answer.unwrap().access.expose()).is_some());
+    assert_eq!(*strange.lock().unwrap(), 1);
+    assert!(
+        TcpStream::connect(("127.0.0.1", port)).await.is_err(),
+        "the door is shut"
+    );
 }
 
 // ---- at a glance ----

@@ -205,7 +205,7 @@ async fn a_send_as_refusal_holds_the_mail_with_the_exact_cure_and_retry_sends_th
     let id = entry["id"].to_string();
     let frozen = office.run(&["outbox", "show", &id, "--message"]).stdout;
     let shown = office.ok(&["outbox", "show", &id]);
-    let cure = format!("Add-RecipientPermission {INVOICES} -Trustee {ALICE} -AccessRights SendAs");
+    let cure = format!("Add-RecipientPermission -Identity {INVOICES} -Trustee {ALICE} -AccessRights SendAs");
     for words in [
         "The login may not send as the address in From.",
         "554 5.2.252 SendAsDenied",
@@ -654,7 +654,9 @@ async fn a_test_message_that_is_refused_says_what_to_do() {
     let said = text(&refused.stdout);
     assert!(
         said.contains("554 5.2.252 SendAsDenied")
-            && said.contains(&format!("Add-RecipientPermission {INVOICES} -Trustee {ALICE}")),
+            && said.contains(&format!(
+                "Add-RecipientPermission -Identity {INVOICES} -Trustee {ALICE}"
+            )),
         "{said}"
     );
     office.rights.lock_out(true);

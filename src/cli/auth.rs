@@ -6,6 +6,7 @@
 mod device;
 mod import;
 mod list;
+mod parcel;
 mod status;
 
 use super::{Exit, Global};
@@ -25,6 +26,7 @@ use crate::oauth::token::TokenError;
 use crate::store::lock::Lock;
 use crate::store::{Store, StoreError};
 use status::{kind, status, time};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Options of `tidings auth`.
@@ -48,10 +50,26 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Take a refresh token that another tool obtained, from stdin: tried at once, then kept
+    /// Grants sealed with a passphrase, to stdout, for moving to another host
+    Export {
+        /// Which accounts [default: all]
+        accounts: Vec<String>,
+        /// Read the passphrase from this file instead of asking for it
+        #[arg(long)]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Take a refresh token that another tool obtained, from stdin: tried at once, then kept. Or,
+    /// with --from, what `auth export` made
     Import {
         /// Which account
-        account: String,
+        #[arg(required_unless_present = "from")]
+        account: Option<String>,
+        /// What `auth export` made
+        #[arg(long)]
+        from: Option<PathBuf>,
+        /// Read the passphrase from this file instead of asking for it
+        #[arg(long, requires = "from")]
+        passphrase_file: Option<PathBuf>,
     },
     /// How each account stands: verified or not, why, since when, until when
     Status {
@@ -130,7 +148,30 @@ pub async fn perform(settings: &Settings, args: Args, clock: Clock, face: &dyn F
             status(settings, &keeper, &cases, account.as_deref(), json, &clock, face).await
         }
         Command::List { filter, json } => list::list(settings, &keeper, filter.as_deref(), json, face).await,
-        Command::Import { account } => match choose(settings, Some(&account), face) {
+        Command::Export {
+            accounts,
+            passphrase_file,
+        } => parcel::export(settings, &keeper, &accounts, passphrase_file.as_deref(), face).await,
+        Command::Import {
+            account,
+            from: Some(from),
+            passphrase_file,
+        } => {
+            let only = account.as_deref();
+            let taken =
+                parcel::import(settings, &keeper, only, &from, passphrase_file.as_deref(), face).await;
+            match taken {
+                Ok(accounts) => {
+                    for name in &accounts {
+                        let waiting = waiting(&store, name).await;
+                        hasten(settings, &store, name, waiting, face).await;
+                    }
+                    Exit::Done
+                }
+                Err(exit) => exit,
+            }
+        }
+        Command::Import { account, .. } => match choose(settings, account.as_deref(), face) {
             Ok((account, oauth2)) => {
                 let waiting = waiting(&store, &account.name).await;
                 let text = zeroize::Zeroizing::new(face.line().await);

@@ -13,6 +13,11 @@ pub trait Face: Send + Sync {
     fn tell(&self, text: &str);
     /// Show that address in a browser, if there is one.
     fn browse(&self, url: &str);
+    /// A line that nobody else shall see, after a question.
+    fn secret(&self, question: &str) -> Pin<Box<dyn Future<Output = String> + Send>> {
+        self.tell(question);
+        self.line()
+    }
     /// A picture made of characters, for a person's eyes only.
     fn draw(&self, _picture: &str) {}
     /// One line that a person types.
@@ -51,6 +56,25 @@ impl Face for Terminal {
                 .stderr(Stdio::null())
                 .spawn();
         }
+    }
+
+    fn secret(&self, question: &str) -> Pin<Box<dyn Future<Output = String> + Send>> {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        self.tell(question);
+        let line = self.line();
+        Box::pin(async move {
+            let shown = tcgetattr(std::io::stdin()).ok();
+            if let Some(shown) = &shown {
+                let mut hidden = shown.clone();
+                hidden.local_modes.remove(LocalModes::ECHO);
+                let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &hidden);
+            }
+            let line = line.await;
+            if let Some(shown) = &shown {
+                let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, shown);
+            }
+            line
+        })
     }
 
     fn draw(&self, picture: &str) {

@@ -4,6 +4,7 @@
 //! other code is one that callers of sendmail know (sysexits), with a sentence on stderr.
 
 mod options;
+mod over;
 
 use self::options::{Mode, Options};
 use super::{Exit, Global, out, outbox, show, tell};
@@ -203,9 +204,19 @@ async fn deliver(setup: PathBuf, options: Options) -> Exit {
     };
     let kept = tokio::time::timeout(PATIENCE, async {
         let store = Store::open(&settings.outbox.store, Clock::system()).await?;
-        intake::take(&store, prepared, Duration::ZERO).await
+        intake::take(&store, prepared.clone(), Duration::ZERO).await
     });
     match kept.await {
+        Ok(Err(error)) if over::may_help(&error) => match over::address(&settings) {
+            Some(address) => over::hand_over(address, prepared.entry, options.verbose).await,
+            None => {
+                let exit = not_kept(&error);
+                tell(
+                    "hint: call it as root or as the user of tidings, or let the daemon listen: `submission: {}` in tidings.yaml",
+                );
+                exit
+            }
+        },
         Ok(Ok(admitted)) => {
             if options.verbose {
                 tell(format_args!(

@@ -12,6 +12,7 @@ use globset::GlobSet;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -320,6 +321,8 @@ pub struct OAuth2 {
     pub grant_life: Option<Duration>,
     /// Where the browser comes back to. Port 0: a free one.
     pub redirect: Url,
+    /// Where a proxy passes the browser's answer to, if `redirect` leads to that.
+    pub listen: Option<SocketAddr>,
     /// The account that must sign in; compared with the one that did.
     pub login_hint: Option<String>,
     /// Directory of the provider, for advice (`contoso.onmicrosoft.com`).

@@ -1,5 +1,5 @@
-//! The browser's way back: a listener on loopback (RFC 8252 7.3, 8.3), or a person who pastes the
-//! address the browser ended at.
+//! The browser's way back: a listener on loopback (RFC 8252 7.3, 8.3), a proxy that passes the answer
+//! on to us, or a person who pastes the address the browser ended at.
 //!
 //! The listener opens when a sign-in begins, takes one answer to *its* question (the `state` must
 //! fit, and `iss` where it comes, RFC 9207), shows a page and closes. Everything else that knocks,
@@ -161,7 +161,21 @@ pub struct Listener {
 impl Listener {
     /// Listens where the redirect leads. Port 0 or none: a free one. `localhost` is both 127.0.0.1
     /// and ::1, since a browser may try either.
-    pub async fn bind(redirect: &Url) -> Result<Listener, CallbackError> {
+    ///
+    /// With `listen` a proxy serves the redirect and passes the answer on to that address.
+    pub async fn bind(redirect: &Url, listen: Option<SocketAddr>) -> Result<Listener, CallbackError> {
+        if let Some(address) = listen {
+            let socket = TcpListener::bind(address)
+                .await
+                .map_err(|source| CallbackError::Bind {
+                    address: address.to_string(),
+                    source,
+                })?;
+            return Ok(Listener {
+                sockets: vec![socket],
+                redirect: redirect.clone(),
+            });
+        }
         if redirect.scheme() != "http" || !is_loopback(redirect) {
             return Err(CallbackError::Elsewhere(redirect.clone()));
         }
@@ -465,12 +479,12 @@ mod tests {
 
     #[tokio::test]
     async fn free_port_is_found_and_localhost_means_both_families() {
-        let one = Listener::bind(&Url::parse("http://127.0.0.1:0/").unwrap())
+        let one = Listener::bind(&Url::parse("http://127.0.0.1:0/").unwrap(), None)
             .await
             .unwrap();
         assert_ne!(one.redirect().port(), Some(0));
         assert_eq!(one.sockets.len(), 1);
-        let both = Listener::bind(&Url::parse("http://localhost/back").unwrap())
+        let both = Listener::bind(&Url::parse("http://localhost/back").unwrap(), None)
             .await
             .unwrap();
         let port = both.redirect().port().unwrap();
@@ -480,14 +494,19 @@ mod tests {
                 .iter()
                 .all(|socket| socket.local_addr().unwrap().port() == port)
         );
-        let taken = Listener::bind(both.redirect()).await.unwrap_err().to_string();
+        let taken = Listener::bind(both.redirect(), None)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(taken.contains("--paste"), "{taken}");
     }
 
     #[tokio::test]
     async fn redirect_to_elsewhere_cannot_be_listened_on() {
         for redirect in ["https://127.0.0.1/", "http://example.org/"] {
-            let error = Listener::bind(&Url::parse(redirect).unwrap()).await.unwrap_err();
+            let error = Listener::bind(&Url::parse(redirect).unwrap(), None)
+                .await
+                .unwrap_err();
             assert!(matches!(error, CallbackError::Elsewhere(_)));
         }
     }

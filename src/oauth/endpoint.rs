@@ -170,6 +170,7 @@ mod tests {
             secret_expires: None,
             grant_life: None,
             redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
+            listen: None,
             login_hint: None,
             tenant: None,
             ca_file: None,

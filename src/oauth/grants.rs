@@ -305,10 +305,15 @@ impl Client {
         if proofs.is_empty() {
             return self.http.call(request).await;
         }
-        let audience = self.endpoints().await?.token.clone();
+        let endpoints = self.endpoints().await?;
+        // An issuer that names itself wants its name; Microsoft, and who has none, the address.
+        let audience = match (&endpoints.issuer, self.settings.provider) {
+            (Some(issuer), Provider::Generic) => issuer.as_str(),
+            _ => endpoints.token.as_str(),
+        };
         let mut first = None;
         for (index, proof) in proofs.iter().enumerate() {
-            match self.with_proof(&request, proof, &audience).await {
+            match self.with_proof(&request, proof, audience).await {
                 Ok(answered) => {
                     if let Some(failure) = first {
                         tracing::warn!(client = self.settings.client_id, %failure, "the newer proof of this client is not taken; the older one still works");
@@ -333,7 +338,7 @@ impl Client {
         &self,
         request: &HttpRequest,
         proof: &Proof,
-        audience: &Url,
+        audience: &str,
     ) -> Result<Answered, Failure> {
         let signs = matches!(proof, Proof::Certificate(_));
         let mut algorithm = if self.plain.load(Ordering::Relaxed) {

@@ -23,6 +23,7 @@ use crate::http::way::HttpError;
 use crate::oauth::grants::{Client, Identity};
 use crate::oauth::holder::Holder;
 use crate::oauth::jwt;
+use crate::oauth::key::KeySource;
 use crate::oauth::plan::{self, Want, after, signed};
 use crate::oauth::proof;
 use crate::oauth::record::{Put, Record};
@@ -134,6 +135,7 @@ pub struct Keeper {
     holders: BTreeMap<String, Arc<Holder>>,
     /// Those of further mailboxes, by account and mailbox, where a grant has one token for each.
     mailboxes: Mutex<BTreeMap<(String, String), Arc<Holder>>>,
+    vault: Arc<Vault>,
     clock: Clock,
 }
 
@@ -177,6 +179,7 @@ impl Keeper {
         Ok(Arc::new(Keeper {
             holders,
             mailboxes: Mutex::default(),
+            vault,
             clock,
         }))
     }
@@ -391,6 +394,24 @@ impl Keeper {
     /// The client of an account, for a sign-in.
     pub fn client(&self, account: &str) -> Option<&Client> {
         self.holders.get(account).map(|holder| &*holder.client)
+    }
+
+    /// Where the key comes from that grants are sealed with.
+    pub fn sealed_with(&self) -> &KeySource {
+        self.vault.source()
+    }
+
+    /// A grant as it is kept, for another host. Accounts that get their tokens by themselves have none.
+    pub async fn grant(&self, account: &str) -> Result<Option<Kept>, KeepError> {
+        let holder = self.known(account)?;
+        if holder.client.settings().unattended() {
+            return Ok(None);
+        }
+        match holder.record.load().await {
+            Ok((_, kept)) => Ok(Some(kept)),
+            Err(TokenError::NeedsPerson(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A challenge that the next sign-in of an account must carry.

@@ -76,7 +76,7 @@ impl<'a> SignIn<'a> {
         claims: Option<&str>,
         paste: bool,
     ) -> Result<SignIn<'a>, LoginError> {
-        let listener = match Listener::bind(&client.settings().redirect).await {
+        let listener = match Listener::bind(&client.settings().redirect, client.settings().listen).await {
             Ok(listener) => Some(listener),
             Err(_) if paste => None,
             Err(error) => return Err(error.into()),
@@ -252,6 +252,7 @@ mod tests {
             secret_expires: None,
             grant_life: None,
             redirect: Url::parse("http://127.0.0.1:0/").unwrap(),
+            listen: None,
             login_hint: Some("alice@contoso.com".into()),
             tenant: None,
             ca_file: None,

@@ -21,6 +21,8 @@
 //! | [`callback`] | how a browser's answer comes back: loopback listener, or pasted |
 //! | [`login`] | a sign-in from first address to stored grant |
 //! | [`vault`] | what is kept of a grant, sealed |
+//! | [`key`] | with which key: where it comes from, told plainly |
+//! | [`parcel`] | grants on their way to another host, sealed with a passphrase |
 //! | [`plan`] | when it is renewed, and when it is left alone |
 //! | [`token`] | what is handed out: a bearer token, or why there is none |
 //! | `record` | one grant where it lies: store, lock, case |
@@ -39,8 +41,10 @@ mod holder;
 pub mod http;
 pub mod jwt;
 pub mod keeper;
+pub mod key;
 pub mod login;
 mod managed;
+pub mod parcel;
 pub mod plan;
 pub mod proof;
 mod record;

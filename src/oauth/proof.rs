@@ -13,7 +13,6 @@ use crate::oauth::jwt::{Algorithm, Signer, unique};
 use crate::oauth::refusal::Failure;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, json};
-use url::Url;
 
 /// The assertion is somebody's word about the client.
 const JWT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -25,8 +24,8 @@ const LIFE: SignedDuration = SignedDuration::from_mins(10);
 pub(super) struct Occasion<'a> {
     /// Who we are to the provider.
     pub(super) client_id: &'a str,
-    /// The token endpoint.
-    pub(super) audience: &'a Url,
+    /// Whom it is for.
+    pub(super) audience: &'a str,
     /// Now, by the server's clock as far as it is known.
     pub(super) now: Timestamp,
     /// How to sign.
@@ -77,7 +76,7 @@ fn signed(certificate: &Certificate, signer: &Signer, occasion: Occasion<'_>) ->
     let claims = json!({
         "iss": occasion.client_id,
         "sub": occasion.client_id,
-        "aud": occasion.audience.as_str(),
+        "aud": occasion.audience,
         "jti": unique()?,
         "iat": occasion.now.as_second(),
         "nbf": occasion.now.as_second(),
@@ -170,7 +169,7 @@ mod tests {
             .join(name)
     }
 
-    fn occasion(audience: &Url, algorithm: Algorithm) -> Occasion<'_> {
+    fn occasion(audience: &str, algorithm: Algorithm) -> Occasion<'_> {
         Occasion {
             client_id: "tidings",
             audience,
@@ -185,8 +184,8 @@ mod tests {
             cert: key("one.crt"),
             key: key("one.key"),
         });
-        let audience = Url::parse("https://id.example/token").unwrap();
-        let fields = fields(&proof, occasion(&audience, Algorithm::Ps256))
+        let audience = "https://id.example/token";
+        let fields = fields(&proof, occasion(audience, Algorithm::Ps256))
             .await
             .unwrap();
         assert_eq!(fields[0].1.expose(), JWT_ASSERTION);
@@ -220,10 +219,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let proof = Proof::Assertion(SecretSource::File(path.clone()));
-        let audience = Url::parse("https://id.example/token").unwrap();
+        let audience = "https://id.example/token";
         for text in ["first\n", "second\n"] {
             std::fs::write(&path, text).unwrap();
-            let fields = fields(&proof, occasion(&audience, Algorithm::Ps256))
+            let fields = fields(&proof, occasion(audience, Algorithm::Ps256))
                 .await
                 .unwrap();
             assert_eq!(fields[1].1.expose(), text.trim());

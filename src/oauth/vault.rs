@@ -1,29 +1,25 @@
 //! What is kept of a grant, sealed at rest.
 //!
 //! A grant is stored as ChaCha20-Poly1305 (RFC 8439) over its JSON, with a random nonce, bound to
-//! the account's name: `version (1) | nonce (12) | ciphertext and tag`. The 32-byte key is the file
-//! `key` in the state folder, 0600, made once. Who takes a backup of the store without that file
-//! has no tokens.
+//! the account's name: `version (1) | nonce (12) | ciphertext and tag`. Where the 32-byte key comes
+//! from is for [`super::key`]. Who takes a backup of the store without it has no tokens.
 //!
 //! A key that does not fit is an error that names the way out; what it does not fit stays as it is.
 
 use crate::config::secret::Secret;
 use crate::entry::Reason;
 use crate::oauth::grants::Identity;
+use crate::oauth::key::{self, KeyError, KeySource, Surroundings};
 use jiff::Timestamp;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The format this version writes.
 const VERSION: u8 = 1;
-const KEY_LEN: usize = 32;
 
 /// A grant: the right obtained, and how it stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -144,27 +140,16 @@ pub struct Trouble {
 /// What is wrong with the key or with what it should open.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// The key file cannot be read or made.
-    #[error("cannot use the key file {}: {source}", path.display())]
-    Key {
-        /// Which file.
-        path: PathBuf,
-        /// What happened.
-        source: std::io::Error,
-    },
-    /// The key file is not 32 bytes.
-    #[error("the key file {} has {len} bytes, not 32\n\nhint: put the right file back from a backup; or remove it and sign in again", path.display())]
-    Length {
-        /// Which file.
-        path: PathBuf,
-        /// What it has.
-        len: usize,
-    },
+    /// There is no key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The key opens nothing here.
-    #[error("the key file {} does not open the grant of account `{account}`; nothing was changed\n\nhint: put the key file that belongs to this state folder back; or give the grant up with `tidings auth logout {account}` and sign in again", path.display())]
+    #[error(
+        "{from} does not open the grant of account `{account}`; nothing was changed\n\nhint: put the key that belongs to this state folder back; or give the grant up with `tidings auth logout {account}` and sign in again"
+    )]
     Misfit {
-        /// Which file.
-        path: PathBuf,
+        /// Where the key came from.
+        from: KeySource,
         /// Whose grant.
         account: String,
     },
@@ -190,7 +175,7 @@ pub enum VaultError {
 
 /// Seals and opens grants.
 pub struct Vault {
-    path: PathBuf,
+    source: KeySource,
     key: LessSafeKey,
     random: SystemRandom,
 }
@@ -198,7 +183,7 @@ pub struct Vault {
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vault")
-            .field("path", &self.path)
+            .field("source", &self.source)
             .finish_non_exhaustive()
     }
 }
@@ -207,35 +192,28 @@ impl Vault {
     /// Opens the vault of a state folder, which must be there. Makes its key at first; of two
     /// processes that do so at once, one wins and both use the same. Blocks on the disk.
     pub fn open(state: &Path) -> Result<Vault, VaultError> {
-        let path = state.join("key");
-        let broken = |source| VaultError::Key {
-            path: path.clone(),
-            source,
-        };
-        let random = SystemRandom::new();
-        let bytes = match read_key(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                make_key(state, &path, &random).map_err(broken)?;
-                read_key(&path)
-            }
-            other => other,
-        }
-        .map_err(broken)?;
-        if bytes.len() != KEY_LEN {
-            return Err(VaultError::Length {
-                path,
-                len: bytes.len(),
-            });
-        }
-        let unbound = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|_| VaultError::Length {
-            path: path.clone(),
+        Vault::with(state, &Surroundings::of_process())
+    }
+
+    /// As [`Vault::open`], with what else there is to find a key in.
+    pub fn with(state: &Path, around: &Surroundings) -> Result<Vault, VaultError> {
+        let (bytes, source) = key::find(state, around)?;
+        let length = |_| KeyError::Length {
+            from: source.clone(),
             len: bytes.len(),
-        })?;
+        };
+        let unbound = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(length)?;
+        let random = SystemRandom::new();
         Ok(Vault {
-            path,
+            source,
             key: LessSafeKey::new(unbound),
             random,
         })
+    }
+
+    /// Where the key came from.
+    pub fn source(&self) -> &KeySource {
+        &self.source
     }
 
     /// Seals a grant for an account. Twice the same gives different bytes.
@@ -268,7 +246,7 @@ impl Vault {
     /// Opens what [`Vault::seal`] made for the same account under the same key.
     pub fn unseal(&self, account: &str, sealed: &[u8]) -> Result<Kept, VaultError> {
         let misfit = || VaultError::Misfit {
-            path: self.path.clone(),
+            from: self.source.clone(),
             account: account.to_owned(),
         };
         let (version, rest) = sealed.split_first().ok_or_else(misfit)?;
@@ -298,45 +276,6 @@ fn bound(account: &str) -> Vec<u8> {
     bound.extend_from_slice(b"tidings grant\0");
     bound.extend_from_slice(account.as_bytes());
     bound
-}
-
-fn read_key(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let mut file = File::open(path)?;
-    let mode = file.metadata()?.permissions().mode();
-    if mode & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "the key file could be read by others; made it 0600");
-        file.set_permissions(Permissions::from_mode(0o600))?;
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LEN + 1));
-    (&mut file).take(KEY_LEN as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Written beside and linked into place: nobody ever sees half a key, and who comes second finds it
-/// taken.
-fn make_key(state: &Path, path: &Path, random: &SystemRandom) -> std::io::Result<()> {
-    let mut key = Zeroizing::new([0_u8; KEY_LEN]);
-    let mut name = [0_u8; 8];
-    let no_random = |_| std::io::Error::other("the system gives no random bytes");
-    random.fill(&mut *key).map_err(no_random)?;
-    random.fill(&mut name).map_err(no_random)?;
-    let beside = state.join(format!("key.{:016x}", u64::from_be_bytes(name)));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    let made = file
-        .write_all(&*key)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| match std::fs::hard_link(&beside, path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            other => other,
-        });
-    let removed = std::fs::remove_file(&beside);
-    made?;
-    removed?;
-    File::open(state)?.sync_all()
 }
 
 mod text {
@@ -369,6 +308,7 @@ mod maybe_text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn kept() -> Kept {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
@@ -455,22 +395,14 @@ mod tests {
             .unwrap()
             .map(|e| e.unwrap().file_name())
             .collect();
-        assert_eq!(names, ["key"]);
+        let mut names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
+        names.sort();
+        assert_eq!(names, ["key", "key.from"]);
         let mode = std::fs::metadata(folder.path().join("key"))
             .unwrap()
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn key_of_the_wrong_length_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("key"), "short").unwrap();
-        assert!(matches!(
-            Vault::open(folder.path()),
-            Err(VaultError::Length { len: 5, .. })
-        ));
     }
 
     #[test]

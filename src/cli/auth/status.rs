@@ -92,6 +92,8 @@ pub(super) async fn status(
     }
     if as_json {
         face.out(&serde_json::to_string_pretty(&list).unwrap_or_default());
+    } else if only.is_none() {
+        face.tell(&format!("Grants are sealed with {}.", keeper.sealed_with()));
     }
     exit
 }

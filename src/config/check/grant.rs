@@ -10,7 +10,7 @@ use crate::config::settings::{CertificateFiles, Grant, KeyOf, Proof};
 use jiff::Timestamp;
 
 /// Keys that only some grants have.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "client_secret",
     "certificate",
     "assertion",
@@ -18,6 +18,7 @@ const KEYS: [&str; 7] = [
     "signing_key",
     "key_id",
     "redirect",
+    "listen",
 ];
 
 /// What is known of the account besides its `oauth2:`.
@@ -253,7 +254,7 @@ fn word(grant: raw::Grant) -> &'static str {
 /// Whether a key says anything with that grant.
 fn means(grant: raw::Grant, key: &str) -> bool {
     match key {
-        "redirect" => grant == raw::Grant::AuthorizationCode,
+        "redirect" | "listen" => grant == raw::Grant::AuthorizationCode,
         "service_account" | "signing_key" | "key_id" => grant == raw::Grant::JwtBearer,
         _ => grant != raw::Grant::ManagedIdentity,
     }

@@ -10,6 +10,7 @@ use crate::config::scopes::{self, Need};
 use crate::config::secret::{Secret, SecretSource};
 use crate::config::settings::{Credential, Grant, OAuth2, Proof};
 use jiff::civil::Date;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use url::Url;
 
@@ -265,13 +266,24 @@ impl Checker<'_> {
                 }
             }
         });
+        let listen = raw
+            .listen
+            .and_then(|text| self.listen(&place.key("listen"), &text));
         let grant_life = raw
             .grant_life
             .map(|time| self.some_time(&place.key("grant_life"), Some(&time.0), std::time::Duration::ZERO));
         let redirect = match raw.redirect {
-            Some(text) => self.redirect(&place.key("redirect"), &text),
+            Some(text) => self.redirect(&place.key("redirect"), &text, place.has("listen")),
             None => Url::parse(REDIRECT).ok(),
         };
+        if place.has("listen") && redirect.as_ref().is_some_and(|url| url.scheme() == "http") {
+            self.complain(
+                place
+                    .name("listen")
+                    .error("nothing is passed on: `redirect` leads to this machine itself")
+                    .hint("it belongs to `redirect: https://..`, which a proxy serves"),
+            );
+        }
         let ca_file = endpoints.ca_file.map(|text| self.file(&of.key("ca_file"), &text));
         let Some(redirect) = redirect else {
             return Credential::None;
@@ -296,6 +308,7 @@ impl Checker<'_> {
             secret_expires,
             grant_life,
             redirect,
+            listen,
             login_hint: user.map(str::to_owned),
             tenant,
             ca_file,
@@ -329,11 +342,35 @@ impl Checker<'_> {
         Some(url)
     }
 
-    /// Where the browser comes back to: this machine, without encryption (RFC 8252 7.3).
-    fn redirect(&mut self, at: &At<'_>, text: &str) -> Option<Url> {
+    /// Where a proxy passes the browser's answer to.
+    fn listen(&mut self, at: &At<'_>, text: &str) -> Option<SocketAddr> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) => {
+                if !address.ip().is_loopback() {
+                    self.complain(
+                        at.warning("what the proxy passes on goes over the network unprotected")
+                            .hint("127.0.0.1:8017 where the proxy runs on this machine"),
+                    );
+                }
+                Some(address)
+            }
+            Err(_) => {
+                self.complain(
+                    at.error(format!("`{text}` is not an address to listen on"))
+                        .hint("IP address and port: 127.0.0.1:8017"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Where the browser comes back to: this machine, without encryption (RFC 8252 7.3), or with it a
+    /// proxy that passes it on.
+    fn redirect(&mut self, at: &At<'_>, text: &str, proxied: bool) -> Option<Url> {
         let url = Url::parse(text).ok().filter(|url| {
-            url.scheme() == "http"
-                && matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
+            let here =
+                url.scheme() == "http" && matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
+            (here || proxied && url.scheme() == "https")
                 && url.query().is_none()
                 && url.fragment().is_none()
                 && url.username().is_empty()
@@ -341,7 +378,7 @@ impl Checker<'_> {
         if url.is_none() {
             self.complain(
                 at.error(format!("`{text}` does not lead back to this machine"))
-                    .hint("http://127.0.0.1, http://localhost:3017/ or http://[::1], as it is registered at the provider"),
+                    .hint("http://127.0.0.1, http://localhost:3017/ or http://[::1], as it is registered at the provider; or https with `listen:`, where a proxy passes it on"),
             );
         }
         url

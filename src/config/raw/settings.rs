@@ -297,8 +297,12 @@ pub struct OAuth2 {
     /// How long a sign-in lasts where the provider limits that, as 7d for a Google app in "Testing": it is warned
     /// ahead of its end.
     pub grant_life: Option<Time>,
-    /// Where the browser comes back to, on this machine. Default: http://127.0.0.1 on a free port.
+    /// Where the browser comes back to: this machine, or https where a proxy passes it on to
+    /// `listen`. Default: http://127.0.0.1 on a free port.
     pub redirect: Option<String>,
+    /// With an https `redirect`: where a proxy passes the browser's answer to, as 127.0.0.1:8017.
+    /// Listened on only while somebody signs in.
+    pub listen: Option<String>,
 }
 
 /// How a grant is obtained.

@@ -112,7 +112,7 @@ pub(super) async fn authorize(State(server): State<Arc<Shared>>, Query(fields): 
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
     let redirect = Url::parse(field("redirect_uri"))
         .ok()
-        .filter(crate::http::way::is_loopback);
+        .filter(|url| url.scheme() == "https" || crate::http::way::is_loopback(url));
     let (Some(redirect), true) = (redirect, field("client_id") == server.settings.client_id) else {
         let text = "AADSTS50011: this client or its redirect address is not registered here";
         return (StatusCode::BAD_REQUEST, Html(text)).into_response();
