@@ -659,16 +659,16 @@ fn keys_that_are_missing() {
 fn options_that_do_not_exist() {
     let settings = format!("{SETTINGS}quotas: {{ mails_per_rule_per_hour: 1000 }}\n");
     assert_snapshot!(check(&[
-        ("tidings.yaml", &settings.replace("oauth2: { ", "oauth2: { grant: password, ").replace("user:", "transport: graph\n    user:")),
+        ("tidings.yaml", &settings.replace("oauth2: { ", "oauth2: { grant: password, ").replace("user:", "transport: pigeon\n    user:")),
         ("rules/a.yaml", "rules:\n  a:\n    when: { file_is_odd: { in: drop } }\n    soften: { at_most: 1 }\n    mail: { to: ops }\n  b:\n    when: { file_arrives: { in: drop }, schedule: { every: 1h } }\n    mail: { to: ops }\n"),
     ]), @r#"
-    error: `graph` is not known here
+    error: `pigeon` is not known here
      --> tidings.yaml:4:16
       |
-    4 |     transport: graph
-      |                ^^^^^
+    4 |     transport: pigeon
+      |                ^^^^^^
       |
-      = hint: known are `smtp`, `file`
+      = hint: known are `smtp`, `graph`, `gmail`, `file`
 
     error: `password` is not known here
      --> tidings.yaml:7:22
@@ -684,7 +684,7 @@ fn options_that_do_not_exist() {
     10 | quotas: { mails_per_rule_per_hour: 1000 }
        | ^^^^^^
        |
-       = hint: known are `accounts`, `alive`, `calendars`, `defaults`, `emitted`, `limits`, `outbox`, `recipients`
+       = hint: known are `accounts`, `alive`, `calendars`, `defaults`, `emitted`, `handed_in`, `limits`, `outbox`, `recipients`, `submission`
 
     error: unknown key `file_is_odd`
      --> rules/a.yaml:3:13

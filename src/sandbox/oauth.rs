@@ -8,6 +8,7 @@
 mod answers;
 mod memory;
 mod others;
+mod pages;
 
 pub use memory::{Account, Counters, Fault, Rotation, Settings, User, Voucher};
 

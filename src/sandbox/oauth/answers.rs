@@ -1,7 +1,8 @@
 //! The pages and endpoints of the authorization server.
 
-use super::memory::{Code, Family, Fault, Memory, Renewing, Rotation, Shared, User};
+use super::memory::{Code, Family, Fault, Memory, Renewing, Rotation, Shared};
 use super::others;
+use super::pages::{Fields, refused, sign_in_page};
 use axum::body::Body;
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,7 +10,6 @@ use axum::response::{Html, IntoResponse, Json, Redirect, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use serde_json::json;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -79,8 +79,6 @@ impl Shared {
         ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
     }
 }
-
-pub(super) type Fields = HashMap<String, String>;
 
 /// The server's own time, where that is another than this machine's.
 pub(super) async fn dated(State(server): State<Arc<Shared>>, mut response: Response) -> Response {
@@ -173,36 +171,6 @@ pub(super) async fn authorize(State(server): State<Arc<Shared>>, Query(fields): 
     );
     drop(memory);
     back(&[("code", &code)])
-}
-
-pub(super) fn sign_in_page(path: &str, users: &[User], fields: &Fields) -> String {
-    let link = |name: &str, value: &str| {
-        let query = url::form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(fields)
-            .append_pair(name, value)
-            .finish();
-        format!("{path}?{}", query.replace('&', "&amp;"))
-    };
-    let buttons: String = users
-        .iter()
-        .map(|user| {
-            let name = user.address.split('@').next().unwrap_or_default();
-            format!(
-                "<p><a class=\"b\" href=\"{}\">Sign in as {name}</a><br><small>{}</small></p>",
-                link("user", &user.address),
-                user.address
-            )
-        })
-        .collect();
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Sandbox sign-in</title><style>body{{font:16px/1.5 system-ui,sans-serif;background:#f4f5f7;color:#1c2330}}\
-         main{{max-width:26rem;margin:12vh auto;padding:2rem;background:#fff;border-radius:10px}}\
-         .b{{display:inline-block;padding:.55rem 1.1rem;border-radius:6px;background:#1f5fd6;color:#fff;text-decoration:none}}</style>\
-         <main><h1>Sandbox</h1><p>tidings wants to send mail. Nothing here leaves this machine.</p>{buttons}\
-         <p><a href=\"{}\">Say no</a></p></main></html>",
-        link("decline", "yes")
-    )
 }
 
 pub(super) async fn token(State(server): State<Arc<Shared>>, Form(fields): Form<Fields>) -> Response {
@@ -387,23 +355,4 @@ pub(super) async fn revoke(State(server): State<Arc<Shared>>, Form(fields): Form
         memory.counters.revoked += 1;
     }
     StatusCode::OK.into_response()
-}
-
-pub(super) fn refused(error: &str, text: &str, aadsts: Option<u32>, suberror: Option<&str>) -> Response {
-    let mut answer = json!({
-        "error": error, "error_description": text,
-        "trace_id": "00000000-sandbox", "correlation_id": "00000000-sandbox",
-    });
-    if let Some(number) = aadsts {
-        answer["error_description"] = json!(format!("AADSTS{number}: {text}"));
-        answer["error_codes"] = json!([number]);
-    }
-    if let Some(suberror) = suberror {
-        answer["suberror"] = json!(suberror);
-    }
-    let status = match error {
-        "invalid_client" => StatusCode::UNAUTHORIZED,
-        _ => StatusCode::BAD_REQUEST,
-    };
-    (status, Json(answer)).into_response()
 }

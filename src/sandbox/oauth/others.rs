@@ -2,8 +2,8 @@
 //! applications, keys that vouch for mailboxes, the identity of a machine; and how a client proves
 //! who it is.
 
-use super::answers::{Fields, refused, sign_in_page};
 use super::memory::{Device, Family, Fault, Shared, User};
+use super::pages::{Fields, refused, sign_in_page};
 use crate::config::certificate::Certificate;
 use crate::oauth::jwt;
 use axum::extract::{Form, Query, State};
