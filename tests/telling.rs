@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Zoned};
 fn quiet() -> String {
     let now = Zoned::now();
     let mut end = now.saturating_add(SignedDuration::from_mins(1));
-    if now.second() > 50 {
+    if now.second() > 20 {
         end = end.saturating_add(SignedDuration::from_mins(1));
     }
     let begin = now.saturating_sub(SignedDuration::from_hours(1));
@@ -34,10 +34,10 @@ fn of<'a>(mails: &'a [Mail], to: &str) -> Vec<&'a Mail> {
 async fn every_way_to_gather_and_to_go_on_telling_works_with_real_files_and_jobs() {
     let rules = format!(
         "rules:\n\
-        \x20 grouped:\n    when: {{ file_arrives: {{ in: drop/group }} }}\n    group: {{ by: \"{{{{file.ext}}}}\", wait: 1s }}\n\
+        \x20 grouped:\n    when: {{ file_arrives: {{ in: drop/group }} }}\n    group: {{ by: \"{{{{file.extension}}}}\", wait: 5s }}\n\
         \x20   mail: {{ to: group@example.org, template: digest }}\n\
-        \x20 throttled:\n    when: {{ file_arrives: {{ in: drop/throttle }} }}\n    throttle: {{ at_most: 1, per: 3s }}\n\
-        \x20   mail: {{ to: throttle@example.org, subject: \"{{{{file.name}}}} after {{{{throttle.count}}}}\" }}\n\
+        \x20 throttled:\n    when: {{ file_arrives: {{ in: drop/throttle }} }}\n    throttle: {{ at_most: 1, per: 20s }}\n\
+        \x20   mail: {{ to: throttle@example.org, subject: \"{{{{file.name}}}} after {{{{throttle.folded}}}}\" }}\n\
         \x20 marked:\n    when: {{ file_arrives: {{ in: drop/marked, match: \"*.csv\", complete_when: {{ marker: \"{{{{file.stem}}}}.done\" }} }} }}\n\
         \x20   mail: {{ to: marked@example.org, subject: \"{{{{file.name}}}}\" }}\n\
         \x20 quiet:\n    when: {{ job_fails: {{ job: \"quiet-*\" }} }}\n    quiet_hours: {}\n\
