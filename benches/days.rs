@@ -27,6 +27,9 @@ fn setup(dir: &Path, days: u32) {
     // Every seventh file is late: each of those days has a case.
     let weeks = days.div_ceil(7);
     let mut happens = String::new();
+    happens.push_str(&format!(
+        "      - at: 2026-01-01 00:30\n        job: {{ name: close, exit: 1, output: no }}\n        times: {days}\n        every: 1d\n"
+    ));
     for day in 0..7 {
         let time = if day == 6 { "09:00" } else { "06:30" };
         happens.push_str(&format!(
@@ -35,9 +38,6 @@ fn setup(dir: &Path, days: u32) {
             day + 1
         ));
     }
-    happens.push_str(&format!(
-        "      - at: 2026-01-01 20:00\n        job: {{ name: close, exit: 1, output: no }}\n        times: {days}\n        every: 1d\n"
-    ));
     let test = format!(
         "tests:\n  days:\n    start: 2026-01-01 00:00\n    happens:\n{happens}    other_mails: allowed\n    expect:\n\
          \x20     - {{ mail: {{ rule: failed }}, times: {days} }}\n"
