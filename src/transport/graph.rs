@@ -1,5 +1,5 @@
 //! Microsoft Graph: `sendMail` with the message as it is, and, for what is too big for one request, a draft whose
-//! attachments are uploaded ([`large`]).
+//! attachments are uploaded (`large`).
 //!
 //! # What holds
 //!

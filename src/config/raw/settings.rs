@@ -182,9 +182,9 @@ pub struct Endpoints {
     pub authorize_extra: Option<BTreeMap<String, String>>,
     /// Certificates (PEM) to trust besides the system's, for these addresses.
     pub ca_file: Option<String>,
-    /// Where Microsoft Graph begins. Default: https://graph.microsoft.com/
+    /// Where Microsoft Graph begins. Default: graph.microsoft.com
     pub graph_url: Option<String>,
-    /// Where the Gmail API begins. Default: https://gmail.googleapis.com/
+    /// Where the Gmail API begins. Default: gmail.googleapis.com
     pub gmail_url: Option<String>,
     /// The submission server.
     pub smtp: Option<Smtp>,
