@@ -18,7 +18,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tidings::rule::facts::{TriggerWord, Vocabulary};
+use tidings::rule::facts::Vocabulary;
+use tidings::rule::facts::word::TriggerWord;
 use tidings::template::{Templates, helpers};
 
 fn root() -> PathBuf {

@@ -5,7 +5,7 @@ use crate::dispatch::desk::Desk;
 use crate::entry::{Kind, Reason};
 use crate::event::Event;
 use crate::rule::demand::{Learned, Wish};
-use crate::rule::facts::case_key;
+use crate::rule::facts::case::case_key;
 use crate::rule::index::{Branch, Match, Why};
 use crate::store::RuleVerdict;
 use serde_json::Value;

@@ -4,7 +4,7 @@ use crate::dispatch::Plan;
 use crate::dispatch::asked::PAUSED;
 use crate::event::{Does, Event, EventId, Kind};
 use crate::rule::Rule;
-use crate::rule::facts::case_key;
+use crate::rule::facts::case::case_key;
 use crate::rule::ladder::Climbed;
 use crate::store::{EventFilter, GatherStep, Gathering, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};

@@ -19,7 +19,7 @@ use crate::dispatch::gathering;
 use crate::dispatch::known::{Known, LADDER, NOT_TOLD, OVER, Standing, key, opens, waits};
 use crate::dispatch::pause::Board;
 use crate::event::{Event, EventId};
-use crate::rule::facts::{CaseFacts, case_key};
+use crate::rule::facts::case::{CaseFacts, case_key};
 use crate::rule::index::Branch;
 use crate::rule::ladder::{self, Climbed, Say};
 use crate::store::{GatherStep, Gathering, Store, StoreError};

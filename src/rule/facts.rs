@@ -21,160 +21,19 @@
 //! A rule with several triggers may name what any of them brings; where the event at hand brings
 //! less, a template asks `{{#if file}}` and a condition `has(file.name)`.
 
+pub mod case;
 pub mod gathered;
+mod sample;
+pub mod word;
 
-use crate::event::{Event, FileRef, Kind};
-use crate::rule::demand;
+use crate::event::{Event, Kind};
+use crate::rule::Rule;
+use crate::rule::facts::case::{CaseFacts, case_key};
+use crate::rule::facts::word::TriggerWord;
 use crate::rule::index::Branch;
-use crate::rule::{Rule, Trigger};
-use crate::source::job::JobReport;
 use crate::suggest;
 use jiff::{Timestamp, Zoned};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
-
-/// What kind of thing starts a rule, as far as facts go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum TriggerWord {
-    /// `file_arrives`: brings `file`.
-    FileArrives,
-    /// `file_changes`: brings `file`.
-    FileChanges,
-    /// `file_removed`: brings `file` as last known, without what stands in it.
-    FileRemoved,
-    /// `file_arrives` with `together`: brings `file`, `files` and `set`.
-    FilesTogether,
-    /// `schedule`: brings `schedule`.
-    Schedule,
-    /// `job_succeeds`, `job_fails`, `job_finishes`, `job_recovers`: bring `job`.
-    Job,
-    /// `event`: brings `cloudevent`, and lays its data below the rule's own `data`.
-    Event,
-    /// `trouble`: brings `trouble`.
-    Trouble,
-    /// `file_missing`: brings `expected`, and `file` when it came.
-    FileMissing,
-    /// `folder_backlog`: brings `folder`.
-    FolderBacklog,
-    /// `job_missing`: brings `expected` and `job`.
-    JobMissing,
-    /// `job_runs_long`: brings `job`.
-    JobRunsLong,
-}
-
-impl TriggerWord {
-    /// All of them.
-    pub const ALL: [TriggerWord; 12] = [
-        TriggerWord::FileArrives,
-        TriggerWord::FileChanges,
-        TriggerWord::FileRemoved,
-        TriggerWord::FilesTogether,
-        TriggerWord::Schedule,
-        TriggerWord::Job,
-        TriggerWord::Event,
-        TriggerWord::Trouble,
-        TriggerWord::FileMissing,
-        TriggerWord::FolderBacklog,
-        TriggerWord::JobMissing,
-        TriggerWord::JobRunsLong,
-    ];
-
-    /// The fact that it is for.
-    pub fn brings(self) -> &'static str {
-        match self {
-            TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FileRemoved => "file",
-            TriggerWord::FilesTogether => "files",
-            TriggerWord::Schedule => "schedule",
-            TriggerWord::Job => "job",
-            TriggerWord::Event => "cloudevent",
-            TriggerWord::Trouble => "trouble",
-            TriggerWord::FileMissing | TriggerWord::JobMissing => "expected",
-            TriggerWord::FolderBacklog => "folder",
-            TriggerWord::JobRunsLong => "job",
-        }
-    }
-
-    /// Whether a file is there that can be read, moved and attached.
-    pub fn has_file(self) -> bool {
-        matches!(
-            self,
-            TriggerWord::FileArrives | TriggerWord::FileChanges | TriggerWord::FilesTogether
-        )
-    }
-
-    /// Whether its events open cases, or are taken for such (a failing job).
-    pub fn opens_case(self) -> bool {
-        match self {
-            TriggerWord::FileArrives
-            | TriggerWord::FileChanges
-            | TriggerWord::FileRemoved
-            | TriggerWord::FilesTogether
-            | TriggerWord::Schedule
-            | TriggerWord::Event => false,
-            TriggerWord::Job
-            | TriggerWord::Trouble
-            | TriggerWord::FileMissing
-            | TriggerWord::FolderBacklog
-            | TriggerWord::JobMissing
-            | TriggerWord::JobRunsLong => true,
-        }
-    }
-
-    /// What to write under `when:`, for people.
-    pub fn written(self) -> &'static str {
-        match self {
-            TriggerWord::FileArrives => "`file_arrives`",
-            TriggerWord::FileChanges => "`file_changes`",
-            TriggerWord::FileRemoved => "`file_removed`",
-            TriggerWord::FilesTogether => "`file_arrives` with `together`",
-            TriggerWord::Schedule => "`schedule`",
-            TriggerWord::Job => "`job_fails` (or another job trigger)",
-            TriggerWord::Event => "`event`",
-            TriggerWord::Trouble => "`trouble`",
-            TriggerWord::FileMissing => "`file_missing`",
-            TriggerWord::FolderBacklog => "`folder_backlog`",
-            TriggerWord::JobMissing => "`job_missing`",
-            TriggerWord::JobRunsLong => "`job_runs_long`",
-        }
-    }
-}
-
-impl TriggerWord {
-    /// Whether it opens cases, and `on_recovery` follows when they close.
-    pub fn is_absence(self) -> bool {
-        matches!(
-            self,
-            TriggerWord::FileMissing
-                | TriggerWord::FolderBacklog
-                | TriggerWord::JobMissing
-                | TriggerWord::JobRunsLong
-        )
-    }
-}
-
-impl From<&Trigger> for TriggerWord {
-    fn from(trigger: &Trigger) -> TriggerWord {
-        match trigger {
-            Trigger::FileArrives { .. } => TriggerWord::FileArrives,
-            Trigger::FileChanges { .. } => TriggerWord::FileChanges,
-            Trigger::FileRemoved { .. } => TriggerWord::FileRemoved,
-            Trigger::FilesTogether { .. } => TriggerWord::FilesTogether,
-            Trigger::Schedule(_) => TriggerWord::Schedule,
-            Trigger::JobSucceeds(_)
-            | Trigger::JobFails(_)
-            | Trigger::JobFinishes(_)
-            | Trigger::JobRecovers(_) => TriggerWord::Job,
-            Trigger::Absence(expectation) => match expectation.kind() {
-                Kind::FolderBacklog => TriggerWord::FolderBacklog,
-                Kind::JobMissing => TriggerWord::JobMissing,
-                Kind::JobRunsLong => TriggerWord::JobRunsLong,
-                _ => TriggerWord::FileMissing,
-            },
-            Trigger::Event { .. } => TriggerWord::Event,
-            Trigger::Trouble(_) => TriggerWord::Trouble,
-        }
-    }
-}
 
 /// What may be said in a rule's condition and texts.
 #[derive(Clone, Debug)]
@@ -366,25 +225,27 @@ impl Vocabulary {
         let mut samples = Vec::new();
         let jobs = || -> Vec<(&'static str, Value)> {
             match self.branch {
-                Some(Branch::Success) => vec![("the work ended well", ended_well(false))],
-                Some(Branch::Recovery) => vec![("the work ended well again", ended_well(true))],
+                Some(Branch::Success) => vec![("the work ended well", sample::ended_well(false))],
+                Some(Branch::Recovery) => vec![("the work ended well again", sample::ended_well(true))],
                 Some(Branch::Failure) => vec![
-                    ("the work failed", failed()),
-                    ("a signal ended the work", killed()),
+                    ("the work failed", sample::failed()),
+                    ("a signal ended the work", sample::killed()),
                 ],
                 None => vec![
-                    ("a job failed", failed()),
-                    ("a job ended well", ended_well(false)),
-                    ("a signal ended a job", killed()),
+                    ("a job failed", sample::failed()),
+                    ("a job ended well", sample::ended_well(false)),
+                    ("a signal ended a job", sample::killed()),
                 ],
             }
         };
         for &trigger in &self.triggers {
             let (when, mut facts) = match trigger {
-                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample_file(false) })),
-                TriggerWord::FileChanges => ("a file changes", json!({ "file": sample_file(true) })),
-                TriggerWord::FileRemoved => ("a file is removed", json!({ "file": sample_ref().facts() })),
-                TriggerWord::FilesTogether => ("a set of files is complete", sample_set()),
+                TriggerWord::FileArrives => ("a file arrives", json!({ "file": sample::file(false) })),
+                TriggerWord::FileChanges => ("a file changes", json!({ "file": sample::file(true) })),
+                TriggerWord::FileRemoved => {
+                    ("a file is removed", json!({ "file": sample::file_ref().facts() }))
+                }
+                TriggerWord::FilesTogether => ("a set of files is complete", sample::set()),
                 TriggerWord::Schedule => (
                     "the schedule is due",
                     json!({ "schedule": {
@@ -422,16 +283,19 @@ impl Vocabulary {
                 TriggerWord::FileMissing
                 | TriggerWord::FolderBacklog
                 | TriggerWord::JobMissing
-                | TriggerWord::JobRunsLong => absent(trigger, self.branch == Some(Branch::Recovery)),
+                | TriggerWord::JobRunsLong => sample::absent(trigger, self.branch == Some(Branch::Recovery)),
             };
             if let Some(facts) = facts.as_object_mut() {
                 facts.extend(self.always_there(trigger));
                 if trigger.opens_case() {
-                    facts.insert("case".to_owned(), sample_case());
+                    facts.insert("case".to_owned(), sample::case());
                 }
             }
             let ends = trigger.is_absence() && self.branch == Some(Branch::Recovery);
-            let over = (trigger == TriggerWord::Trouble).then(|| over(&facts));
+            let over = (trigger == TriggerWord::Trouble).then(|| Sample {
+                when: "the trouble is over",
+                facts: sample::over(&facts),
+            });
             if ends || trigger != TriggerWord::Job && self.branch.is_none() {
                 samples.push(Sample { when, facts });
                 samples.extend(over);
@@ -549,47 +413,6 @@ pub fn facts(event: &Event, rule: &Rule, surroundings: &Surroundings) -> Value {
     Value::Object(facts)
 }
 
-/// The same trouble when it is over.
-fn over(facts: &Value) -> Sample {
-    let mut facts = facts.clone();
-    facts["trouble"]["ended"] = json!("2026-03-02T08:29:30+01:00");
-    facts["trouble"]["lasted"] = json!(570);
-    Sample {
-        when: "the trouble is over",
-        facts,
-    }
-}
-
-/// `case`: what stays open until it is over.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct CaseFacts {
-    /// Which.
-    pub key: String,
-    /// Since when, RFC 3339.
-    pub opened: String,
-    /// For how long, seconds.
-    pub open_for: i64,
-    /// The number of this reminder; 0 in any other mail.
-    pub reminder: u32,
-    /// The number of this rung of `escalate`, from 1; 0 in any other mail.
-    pub escalation: usize,
-}
-
-/// The case an event opens or closes. A job that fails is taken for a case of its name, until it ends well.
-/// The end of the rule's own work is none: it brings the case it answers, if there is one.
-pub fn case_key(event: &Event, rule: &str) -> Option<String> {
-    let happening = &event.happening;
-    let own = happening
-        .origin
-        .as_ref()
-        .is_some_and(|origin| origin.rule == rule);
-    match (&happening.case, happening.kind) {
-        (Some(step), _) => Some(step.key.clone()),
-        (None, Kind::JobFails | Kind::JobSucceeds) if !own => Some(format!("job:{}", happening.subject)),
-        (None, _) => None,
-    }
-}
-
 /// The rule's own `data`, and below it what an emitted event says, if that is a group of facts.
 fn data(emitted: Option<&Value>, own: &Value) -> Value {
     let mut data = match emitted.and_then(|emitted| emitted.get("data")) {
@@ -654,187 +477,6 @@ pub fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "text",
         Value::Array(_) => "a list",
         Value::Object(_) => "a group of facts",
-    }
-}
-
-fn sample_case() -> Value {
-    json!(CaseFacts {
-        key: "account:office".to_owned(),
-        opened: "2026-03-02T08:20:00+01:00".to_owned(),
-        open_for: 600,
-        reminder: 0,
-        escalation: 0,
-    })
-}
-
-fn sample_ref() -> FileRef {
-    FileRef {
-        root: PathBuf::from("/srv/drop/invoices"),
-        relative: PathBuf::from("2026/invoice-0815.pdf"),
-        size: 48_213,
-        mtime_ns: 1_772_436_600_000_000_000,
-    }
-}
-
-fn sample_file(changed: bool) -> Value {
-    let mut facts = sample_ref().facts();
-    facts["changed"] = json!(changed);
-    for (name, value) in demand::sample() {
-        facts[name] = value;
-    }
-    facts
-}
-
-fn sample_set() -> Value {
-    let member = |extension: &str| FileRef {
-        relative: PathBuf::from(format!("2026/invoice-0815.{extension}")),
-        ..sample_ref()
-    };
-    let facts = |file: FileRef| file.facts();
-    json!({
-        "file": sample_file(false),
-        "files": [facts(sample_ref()), facts(member("sig")), facts(member("xml"))],
-        "set": { "key": "invoice-0815", "count": 3 },
-    })
-}
-
-/// What an absence brings, while it lasts or when it is over.
-fn absent(trigger: TriggerWord, over: bool) -> (&'static str, Value) {
-    let expected = |pattern: &str, folder: &str| {
-        json!({
-            "match": pattern, "folder": folder, "by": "07:00, mon-fri except holidays",
-            "deadline": "2026-03-02T07:00:00+01:00", "count": 1, "found": u8::from(over),
-            "late": if over { json!(5400) } else { Value::Null }, "missing_since": "2026-03-02T07:00:00+01:00",
-        })
-    };
-    match trigger {
-        TriggerWord::FolderBacklog => (
-            if over {
-                "the backlog is cleared"
-            } else {
-                "there is a backlog"
-            },
-            json!({ "folder": {
-                "path": "/srv/drop/invoices", "match": "*.pdf", "count": if over { 2 } else { 214 }, "bytes": 48_213_000,
-                "oldest": "invoice-0815.pdf", "oldest_age": 7_800, "since": "2026-03-02T08:30:00+01:00", "cleared": over,
-            }}),
-        ),
-        TriggerWord::JobRunsLong => {
-            let report = JobReport {
-                ok: false,
-                exit_code: None,
-                duration: 3_700.0,
-                summary: if over {
-                    "ended after 1 h 1 min"
-                } else {
-                    "still runs after 1 h 1 min"
-                }
-                .to_owned(),
-                output_tail: String::new(),
-                log: None,
-                command: String::new(),
-                entry: None,
-                ended: if over { "2026-03-02T03:01:40+01:00" } else { "" }.to_owned(),
-                ..sample_job()
-            };
-            let mut job = job_facts(&report, over);
-            job["running_for"] = json!(3_700);
-            (
-                if over {
-                    "the job that ran long has ended"
-                } else {
-                    "a job runs long"
-                },
-                json!({ "job": job }),
-            )
-        }
-        TriggerWord::JobMissing => {
-            let job = if over {
-                ended_well(over)
-            } else {
-                let report = JobReport {
-                    name: "nightly-export".to_owned(),
-                    summary: "a report of nightly-export did not come by 2026-03-02 07:00 CET".to_owned(),
-                    ..JobReport::default()
-                };
-                job_facts(&report, false)
-            };
-            (
-                if over {
-                    "the missing job reports"
-                } else {
-                    "a job is missing"
-                },
-                json!({ "expected": expected("nightly-export", ""), "job": job }),
-            )
-        }
-        _ if over => (
-            "the missing file came",
-            json!({ "expected": expected("*.pdf", "/srv/drop/invoices"), "file": sample_ref().facts() }),
-        ),
-        _ => (
-            "a file is missing",
-            json!({ "expected": expected("*.pdf", "/srv/drop/invoices") }),
-        ),
-    }
-}
-
-fn job_facts(report: &JobReport, recovered: bool) -> Value {
-    let mut facts = serde_json::to_value(report).unwrap_or_default();
-    if let Some(facts) = facts.as_object_mut() {
-        facts.insert("recovered".to_owned(), Value::Bool(recovered));
-    }
-    facts
-}
-
-fn ended_well(recovered: bool) -> Value {
-    job_facts(
-        &JobReport {
-            ok: true,
-            exit_code: Some(0),
-            summary: "ended well".to_owned(),
-            output_tail: "exported 1204 rows".to_owned(),
-            ..sample_job()
-        },
-        recovered,
-    )
-}
-
-fn failed() -> Value {
-    job_facts(&sample_job(), false)
-}
-
-fn killed() -> Value {
-    job_facts(
-        &JobReport {
-            exit_code: None,
-            signal: Some("SIGKILL".to_owned()),
-            timed_out: true,
-            log: None,
-            entry: None,
-            summary: "ended by the time limit of 10m".to_owned(),
-            ..sample_job()
-        },
-        false,
-    )
-}
-
-fn sample_job() -> JobReport {
-    JobReport {
-        name: "nightly-export".to_owned(),
-        ok: false,
-        exit_code: Some(3),
-        signal: None,
-        duration: 12.5,
-        attempt: 1,
-        summary: "ended with exit code 3".to_owned(),
-        output_tail: "connecting to the database\nerror: table orders is locked".to_owned(),
-        log: Some("/var/lib/tidings/logs/nightly-export-4711.log".to_owned()),
-        started: "2026-03-02T02:00:00+01:00".to_owned(),
-        ended: "2026-03-02T02:00:12+01:00".to_owned(),
-        command: "/opt/export --full".to_owned(),
-        entry: Some(crate::entry::EntryId(4712)),
-        ..JobReport::default()
     }
 }
 

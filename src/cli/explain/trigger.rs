@@ -3,7 +3,7 @@
 use super::telling;
 use crate::action::StepSpec;
 use crate::action::email::{MailSpec, RecipientSpec};
-use crate::rule::facts::TriggerWord;
+use crate::rule::facts::word::TriggerWord;
 use crate::rule::{Outcome, Rule, Trigger};
 use crate::source::Watch;
 use globset::GlobMatcher;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::rule::facts::TriggerWord;
+use crate::rule::facts::word::TriggerWord;
 use crate::rule::index::Branch;
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,6 +1,8 @@
 use super::*;
-use crate::event::{EventId, NewEvent};
+use crate::event::{EventId, FileRef, NewEvent};
+use crate::rule::demand;
 use crate::rule::index::tests::rule;
+use crate::source::job::JobReport;
 use proptest::prelude::*;
 
 fn path(text: &str) -> Vec<String> {

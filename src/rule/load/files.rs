@@ -5,7 +5,7 @@ use crate::config::raw::files as more;
 use crate::config::raw::rules as raw;
 use crate::event::FileRef;
 use crate::rule::Trigger;
-use crate::rule::facts::TriggerWord;
+use crate::rule::facts::word::TriggerWord;
 use crate::rule::load::Loader;
 use crate::rule::load::words::Words;
 use crate::source::Wanted;

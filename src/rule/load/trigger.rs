@@ -4,7 +4,7 @@ use crate::config::check::plain;
 use crate::config::document::At;
 use crate::config::raw::rules as raw;
 use crate::rule::Trigger;
-use crate::rule::facts::TriggerWord;
+use crate::rule::facts::word::TriggerWord;
 use crate::rule::load::Loader;
 use crate::rule::load::sample::sample_name;
 use crate::rule::load::words::Words;

@@ -1,6 +1,7 @@
 //! What the texts of a rule may say.
 
-use crate::rule::facts::{TriggerWord, Unknown, Vocabulary};
+use crate::rule::facts::word::TriggerWord;
+use crate::rule::facts::{Unknown, Vocabulary};
 use crate::rule::index::Branch;
 use serde_json::Value;
 
