@@ -19,10 +19,13 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// Names of hosts it is for.
     pub names: Vec<String>,
+    /// The public key in it, as PKCS#1 has it for RSA.
+    pub key: Vec<u8>,
 }
 
 /// Tags of ASN.1 DER (X.690 8).
 const INTEGER: u8 = 0x02;
+const BITS: u8 = 0x03;
 const OBJECT: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
@@ -48,7 +51,11 @@ pub fn read(der: &[u8]) -> Option<Certificate> {
     let (issuer, rest) = take(rest, SEQUENCE)?;
     let (validity, rest) = take(rest, SEQUENCE)?;
     let (subject, rest) = take(rest, SEQUENCE)?;
-    let (_, mut rest) = take(rest, SEQUENCE)?;
+    let (key, mut rest) = take(rest, SEQUENCE)?;
+    let (_, key) = take(key, SEQUENCE)?;
+    let (bits, _) = take(key, BITS)?;
+    // The first byte counts unused bits: none in a key.
+    let key = bits.strip_prefix(&[0])?.to_vec();
     let (not_before, later) = time(validity)?;
     let (not_after, _) = time(later)?;
     let mut names = Vec::new();
@@ -64,6 +71,7 @@ pub fn read(der: &[u8]) -> Option<Certificate> {
         not_before,
         not_after,
         names,
+        key,
     })
 }
 

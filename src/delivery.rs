@@ -32,8 +32,8 @@ mod room;
 pub mod step;
 pub mod verdict;
 
-use crate::action::run::Commands;
 use crate::action::Overlap;
+use crate::action::run::Commands;
 use crate::clock::Clock;
 use crate::delivery::perform::{Freed, Performed, Performer};
 use crate::delivery::room::{Lane, Room, free, mail_room, note_pace, run_on, work_capacity};

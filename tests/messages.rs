@@ -12,7 +12,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidings::action::Mail;
-use tidings::action::email::{Composing, MailSpec, Oversize, Priority, RecipientSpec, prepare};
+use tidings::action::email::{Composing, MailSpec, Oversize, Priority, prepare};
+use tidings::action::recipients::RecipientSpec;
 use tidings::advice::Provider;
 use tidings::clock::Clock;
 use tidings::config::settings::{

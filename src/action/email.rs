@@ -6,6 +6,8 @@
 
 use crate::action::Mail;
 use crate::action::attach::{self, Attachments, Places};
+use crate::action::frozen::Frozen;
+use crate::action::recipients::{RecipientSpec, Saying, recipients, rendered};
 use crate::config::settings::{Account, Settings};
 use crate::entry::{Body, Kind, NewEntry, Reason};
 use crate::event::{EventId, FileRef, shown};
@@ -13,15 +15,12 @@ use crate::mail::Envelope;
 use crate::mail::address::Mailbox;
 use crate::mail::header::{MAX_VALUE, ascii_domain, one_line, own_header};
 use crate::mail::message::{Draft, Part};
-use crate::store::spool::{Spool, SpoolFile};
+use crate::store::spool::Spool;
 use crate::template::{Attached, MAX_SUBJECT, RenderOptions, Templates, Text};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
-
-/// Longest message kept in the store itself, bytes; a longer one goes to the spool.
-const INLINE: usize = 256 * 1024;
 
 /// `mail:`, as the rule says it, defaults filled in.
 #[derive(Clone, Debug)]
@@ -56,15 +55,6 @@ pub struct MailSpec {
     pub priority: Priority,
     /// Further header fields.
     pub headers: Vec<(String, Text)>,
-}
-
-/// Who gets a mail.
-#[derive(Clone, Debug)]
-pub enum RecipientSpec {
-    /// Written out in the rule, or a group's member: allowed by being written.
-    Fixed(Mailbox),
-    /// From a template: must meet the allow-list.
-    Template(Text),
 }
 
 /// What to do with attachments that are too big.
@@ -112,6 +102,16 @@ pub struct Composing<'a> {
     pub now: Timestamp,
     /// This machine's name.
     pub host: &'a str,
+}
+
+impl<'a> Composing<'a> {
+    fn saying(&self) -> Saying<'a> {
+        Saying {
+            settings: self.settings,
+            rule: self.rule,
+            facts: self.facts,
+        }
+    }
 }
 
 /// What stands before the subject of a mail that tells of a case again, so that it is not taken for the first one.
@@ -237,16 +237,20 @@ fn compose(
             one_line(&spec.account, MAX_VALUE)
         ))
     })?;
-    let to = recipients("to", &spec.to, with, members)?;
-    let cc = recipients("cc", &spec.cc, with, members)?;
-    let bcc = recipients("bcc", &spec.bcc, with, members)?;
+    let each: Option<Vec<&Value>> = members.map(|all| all.iter().map(|member| member.facts).collect());
+    let to = recipients("to", &spec.to, &with.saying(), each.as_deref())?;
+    let cc = recipients("cc", &spec.cc, &with.saying(), each.as_deref())?;
+    let bcc = recipients("bcc", &spec.bcc, &with.saying(), each.as_deref())?;
     let names = |list: &[Mailbox]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     entry.summary["to"] = names(&to).into();
     entry.summary["cc"] = names(&cc).into();
     entry.summary["bcc"] = names(&bcc).into();
 
     let mark = mark(spec, with.facts);
-    let written = spec.subject.as_ref().map(|text| rendered("subject", text, with));
+    let written = spec
+        .subject
+        .as_ref()
+        .map(|text| rendered("subject", text, &with.saying()));
     let written = written
         .transpose()
         .inspect_err(|_| entry.summary["fault"] = "template".into())?;
@@ -413,159 +417,12 @@ fn effect(
     serde_json::to_vec(&mail).map_err(|error| Reason::new(format!("the mail cannot be described: {error}")))
 }
 
-fn rendered(what: &str, text: &Text, with: &Composing<'_>) -> Result<String, Reason> {
-    text.render(with.facts).map_err(|error| Reason {
-        steps: vec![format!(
-            "Mend `{what}` in the rule `{}`, then retry the mail.",
-            with.rule
-        )],
-        ..Reason::new(format!(
-            "`{what}: {}`: {error}",
-            one_line(text.source(), MAX_VALUE)
-        ))
-    })
-}
-
 /// Everybody a mail would go to; or why it would be held.
 pub fn addressed(spec: &MailSpec, with: &Composing<'_>) -> Result<Vec<Mailbox>, Reason> {
-    let mut all = recipients("to", &spec.to, with, None)?;
-    all.extend(recipients("cc", &spec.cc, with, None)?);
-    all.extend(recipients("bcc", &spec.bcc, with, None)?);
+    let mut all = recipients("to", &spec.to, &with.saying(), None)?;
+    all.extend(recipients("cc", &spec.cc, &with.saying(), None)?);
+    all.extend(recipients("bcc", &spec.bcc, &with.saying(), None)?);
     Ok(all)
-}
-
-/// Everybody a list means. What a template made must be allowed; what is written out is.
-/// Of several events, everybody that any of them gives, once.
-fn recipients(
-    what: &str,
-    specs: &[RecipientSpec],
-    with: &Composing<'_>,
-    members: Option<&[Member<'_>]>,
-) -> Result<Vec<Mailbox>, Reason> {
-    let mut all = Vec::new();
-    for spec in specs {
-        match (spec, members) {
-            (RecipientSpec::Fixed(mailbox), _) => all.push(mailbox.clone()),
-            (RecipientSpec::Template(text), Some(members)) if !speaks_of_all(text) => {
-                let mut values: Vec<String> = Vec::new();
-                for member in members {
-                    let each = Composing {
-                        facts: member.facts,
-                        ..*with
-                    };
-                    let value = rendered(what, text, &each)?.trim().to_owned();
-                    if !values.contains(&value) {
-                        values.push(value);
-                    }
-                }
-                for value in values {
-                    for mailbox in templated(what, text, &value, with)? {
-                        if !all.contains(&mailbox) {
-                            all.push(mailbox);
-                        }
-                    }
-                }
-            }
-            (RecipientSpec::Template(text), _) => {
-                let value = rendered(what, text, with)?;
-                all.extend(templated(what, text, value.trim(), with)?);
-            }
-        }
-    }
-    Ok(all)
-}
-
-/// Whether a text is about all events together, and not about each of them.
-fn speaks_of_all(text: &Text) -> bool {
-    let about = |root: &String| root == "group" || root == "throttle";
-    text.variables()
-        .iter()
-        .any(|variable| variable.path.first().is_some_and(about))
-}
-
-/// What one rendered recipient means: a group of the settings, or one allowed address.
-fn templated(what: &str, text: &Text, value: &str, with: &Composing<'_>) -> Result<Vec<Mailbox>, Reason> {
-    let known = &with.settings.recipients;
-    if let Some(group) = known.groups.get(value) {
-        return Ok(group.clone());
-    }
-    let source = one_line(text.source(), MAX_VALUE);
-    let refuse = |why: String, step: String| {
-        Err(Reason {
-            steps: vec![step, "Then retry the mail, or cancel it.".to_owned()],
-            ..Reason::new(format!("`{what}: {source}` {why}"))
-        })
-    };
-    if value.is_empty() {
-        return refuse(
-            "gave no address".to_owned(),
-            format!(
-                "See which fact is empty (`tidings events show`), and mend the rule `{}`.",
-                with.rule
-            ),
-        );
-    }
-    let mailbox = match value.parse::<Mailbox>() {
-        Ok(mailbox) if !value.contains([',', ';']) => mailbox,
-        Ok(_) | Err(_) => {
-            return refuse(
-                format!(
-                    "gave `{}`, which is not one mail address or a group",
-                    one_line(value, 200)
-                ),
-                format!("Let it give one address; mend the rule `{}`.", with.rule),
-            );
-        }
-    };
-    let address = mailbox.address.to_string().to_lowercase();
-    if let Some(why) = is_trick(&mailbox) {
-        return refuse(
-            format!("gave `{}`, {why}", one_line(value, 200)),
-            format!("Let it give an ordinary address; mend the rule `{}`.", with.rule),
-        );
-    }
-    let allowed = match &known.allow {
-        Some(allow) => allow.is_match(&address),
-        None => with
-            .settings
-            .written_out()
-            .any(|written| *written == mailbox.address),
-    };
-    if allowed {
-        return Ok(vec![mailbox]);
-    }
-    match known.allow {
-        Some(_) => refuse(
-            format!("gave {address}, which `recipients.allow` does not allow"),
-            format!(
-                "If it shall get mail, add it (or a pattern for it) to `recipients: allow:` in tidings.yaml: \"{address}\"."
-            ),
-        ),
-        None => refuse(
-            format!(
-                "gave {address}, and without `recipients.allow` only addresses that tidings.yaml writes out are allowed"
-            ),
-            format!(
-                "If it shall get mail, allow it in tidings.yaml: `recipients: {{ allow: [\"{address}\"] }}`."
-            ),
-        ),
-    }
-}
-
-/// Why an address that a template made is not to be trusted, though it reads as one. Whoever names a file may be who
-/// wrote it, and a pattern `*@ours.example` says nothing of what stands before the `@`.
-pub fn is_trick(mailbox: &Mailbox) -> Option<&'static str> {
-    let local = mailbox.address.local();
-    if local.contains(['%', '!', '@', ':']) {
-        // Postfix: `allow_percent_hack` and `swap_bangpath` are on by default.
-        Some("and servers may take what is before its @ for a route to somebody else (`%`, `!`, `@` or `:`)")
-    } else if local.starts_with('-') {
-        Some("and programs may take an address that begins with - for an option")
-    } else if local.contains("=?") {
-        Some("and readers may decode what is before its @ (`=?`) to another address")
-    } else {
-        None
-    }
 }
 
 /// Fixed for good: the same effect composed at the same time has the same one.
@@ -597,7 +454,7 @@ fn fields(
     }
     let mut own = of_template;
     for (name, text) in &spec.headers {
-        let value = rendered(name, text, with)?;
+        let value = rendered(name, text, &with.saying())?;
         own.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
         own.push((name.clone(), value));
     }
@@ -606,73 +463,4 @@ fn fields(
         fields.push((name, value));
     }
     Ok(fields)
-}
-
-/// A message on its way: in memory while it is short, in the spool from then on.
-struct Frozen<'a> {
-    spool: &'a Spool,
-    short: Vec<u8>,
-    long: Option<io::BufWriter<SpoolFile>>,
-    size: u64,
-    /// What the spool said, beside what reading an attachment said.
-    failed: Option<io::Error>,
-}
-
-impl<'a> Frozen<'a> {
-    fn new(spool: &'a Spool) -> Frozen<'a> {
-        Frozen {
-            spool,
-            short: Vec::new(),
-            long: None,
-            size: 0,
-            failed: None,
-        }
-    }
-
-    fn keep(self) -> io::Result<Body> {
-        match self.long {
-            None => Ok(Body::Inline(self.short)),
-            Some(long) => long.into_inner().map_err(io::IntoInnerError::into_error)?.keep(),
-        }
-    }
-}
-
-impl Frozen<'_> {
-    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.long.is_none() && self.short.len() + bytes.len() > INLINE {
-            let mut long = io::BufWriter::new(self.spool.create()?);
-            long.write_all(&std::mem::take(&mut self.short))?;
-            self.long = Some(long);
-        }
-        match &mut self.long {
-            Some(long) => long.write_all(bytes),
-            None => {
-                self.short.extend_from_slice(bytes);
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Write for Frozen<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.take(bytes) {
-            Ok(()) => {
-                self.size += bytes.len() as u64;
-                Ok(bytes.len())
-            }
-            Err(error) => {
-                let kind = error.kind();
-                self.failed = Some(error);
-                Err(kind.into())
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.long {
-            Some(long) => long.flush(),
-            None => Ok(()),
-        }
-    }
 }

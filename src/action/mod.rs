@@ -13,8 +13,10 @@
 pub mod attach;
 pub mod email;
 pub mod file;
+mod frozen;
 pub mod output;
 pub mod process;
+pub mod recipients;
 pub mod run;
 pub mod spare;
 pub mod work;

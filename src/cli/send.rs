@@ -1,7 +1,8 @@
 //! `tidings send`: one test message through one account, step by step.
 
 use super::{Exit, Global, out, outbox, tell};
-use crate::action::email::{self, Composing, MailSpec, RecipientSpec};
+use crate::action::email::{self, Composing, MailSpec};
+use crate::action::recipients::RecipientSpec;
 use crate::advice::catalog;
 use crate::clock::Clock;
 use crate::config::settings::{Account, Credential, OAuth2, Settings, Tls, Transport};

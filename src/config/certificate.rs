@@ -1,24 +1,13 @@
 //! Certificates that prove who we are, as far as we must understand them: the fingerprint that goes
-//! into an assertion's header, from when until when it is good, and whether a key is its own.
-//!
-//! X.509 is read by hand down to the few fields that are wanted (RFC 5280 4.1); its signature is for
-//! the provider to check, which knows the certificate already.
+//! into an assertion's header, from when until when it is good, and whether a key is its own. Its
+//! signature is for the provider to check, which knows the certificate already.
 
+use crate::certificate;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const SEQUENCE: u8 = 0x30;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-/// The explicit tag of the version.
-const VERSION: u8 = 0xa0;
 
 /// A certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,30 +33,12 @@ impl Certificate {
     }
 
     fn of(der: &[u8]) -> Option<Certificate> {
-        let (certificate, _) = expect(der, SEQUENCE)?;
-        let (mut body, _) = expect(certificate, SEQUENCE)?;
-        if let Some((_, rest)) = expect(body, VERSION) {
-            body = rest;
-        }
-        let (_, body) = expect(body, INTEGER)?;
-        let (_, body) = expect(body, SEQUENCE)?;
-        let (_, body) = expect(body, SEQUENCE)?;
-        let (validity, body) = expect(body, SEQUENCE)?;
-        let (_, body) = expect(body, SEQUENCE)?;
-        let (key, _) = expect(body, SEQUENCE)?;
-        let (from, validity) = time(validity)?;
-        let (until, _) = time(validity)?;
-        let (_, key) = expect(key, SEQUENCE)?;
-        let (key, _) = expect(key, BIT_STRING)?;
-        // The first byte counts unused bits: none in a key.
-        let (0, key) = key.split_first().map(|(unused, key)| (*unused, key))? else {
-            return None;
-        };
+        let read = certificate::read(der)?;
         Some(Certificate {
             der: der.to_vec(),
-            from,
-            until,
-            key: key.to_vec(),
+            from: read.not_before,
+            until: read.not_after,
+            key: read.key,
         })
     }
 
@@ -100,48 +71,6 @@ impl Certificate {
 
 fn looks_binary(text: &str) -> bool {
     !text.contains("-----BEGIN")
-}
-
-/// One element of that tag: its content, and what follows it.
-fn expect(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (found, content, rest) = element(der)?;
-    (found == tag).then_some((content, rest))
-}
-
-/// Tag, content and rest (X.690 8.1; lengths up to 2^32).
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, mut rest) = rest.split_first()?;
-    let mut length = usize::from(first);
-    if first & 0x80 != 0 {
-        let bytes = usize::from(first & 0x7f);
-        if bytes == 0 || bytes > 4 {
-            return None;
-        }
-        let (digits, after) = rest.split_at_checked(bytes)?;
-        length = digits
-            .iter()
-            .fold(0, |length, digit| (length << 8) | usize::from(*digit));
-        rest = after;
-    }
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-/// `YYMMDDHHMMSSZ` before 2050, `YYYYMMDDHHMMSSZ` from then on (RFC 5280 4.1.2.5).
-fn time(der: &[u8]) -> Option<(Timestamp, &[u8])> {
-    let (tag, content, rest) = element(der)?;
-    let text = std::str::from_utf8(content).ok()?.strip_suffix('Z')?;
-    let text = match tag {
-        UTC_TIME => {
-            let year: u8 = text.get(..2)?.parse().ok()?;
-            format!("{}{text}", if year < 50 { "20" } else { "19" })
-        }
-        GENERALIZED_TIME => text.to_owned(),
-        _ => return None,
-    };
-    let time = DateTime::strptime("%Y%m%d%H%M%S", &text).ok()?;
-    Some((time.to_zoned(TimeZone::UTC).ok()?.timestamp(), rest))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! is due still. A digest that cannot be composed is an entry that is held, and its events stay gathered under
 //! the key of that entry, so that a retry makes it again with all of them.
 
-use crate::action::email::{self, Composing, MailSpec, Member, Oversize, Priority, RecipientSpec};
+use crate::action::email::{self, Composing, MailSpec, Member, Oversize, Priority};
+use crate::action::recipients::RecipientSpec;
 use crate::dispatch::Plan;
 use crate::dispatch::asked::{Made, Unready};
 use crate::dispatch::compose::job_log;

@@ -14,6 +14,7 @@
 //! first time: it must not be in two digests, and a mail that went has its key in the outbox.
 
 use crate::action::email::{self, MailSpec};
+use crate::action::recipients::RecipientSpec;
 use crate::config::settings::Then;
 use crate::dispatch::asked::{Asked, FAILED, FIRED, Made, Said, Unready};
 use crate::dispatch::desk::Desk;
@@ -277,10 +278,9 @@ impl Asked<'_> {
         let known = !batch.told.is_empty();
         for (number, spec) in specs.iter().enumerate() {
             let lists = [&spec.to, &spec.cc, &spec.bcc];
-            let fixed = lists.iter().all(|list| {
-                list.iter()
-                    .all(|one| matches!(one, email::RecipientSpec::Fixed(_)))
-            });
+            let fixed = lists
+                .iter()
+                .all(|list| list.iter().all(|one| matches!(one, RecipientSpec::Fixed(_))));
             if known && fixed {
                 continue;
             }

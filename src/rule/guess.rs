@@ -1,6 +1,7 @@
 //! What an emitted event might say, for a preview: nobody but its sender knows. Pure.
 
-use crate::action::email::{MailSpec, RecipientSpec};
+use crate::action::email::MailSpec;
+use crate::action::recipients::RecipientSpec;
 use crate::template::{Templates, Text};
 use serde_json::{Map, Value};
 

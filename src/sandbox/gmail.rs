@@ -2,7 +2,7 @@
 //! is looked up in. Keeps what was sent.
 
 use super::oauth;
-use super::web::{Cuts, Fault, Faults, Served, bind, json, serve};
+use super::web::{self, Fault, Faults, Served, json};
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -13,8 +13,7 @@ use base64::prelude::BASE64_URL_SAFE;
 use mail_parser::MessageParser;
 use serde_json::{Value, json as value};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::sync::Arc;
 use url::Url;
 
 /// The longest message.
@@ -63,21 +62,7 @@ pub struct Server {
     served: Served,
 }
 
-struct Shared {
-    sign_in: oauth::Handle,
-    url: Url,
-    cuts: Cuts,
-    kept: Mutex<Kept>,
-    count: watch::Sender<usize>,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
-    }
-}
+type Shared = web::Shared<Kept>;
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -96,26 +81,11 @@ struct Upload {
     done: Option<String>,
 }
 
-impl Shared {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Server {
     /// Starts one whose people are those of `sign_in`.
     pub async fn start(sign_in: oauth::Handle) -> std::io::Result<Server> {
-        let cuts = Cuts::default();
-        let (socket, url) = bind(cuts.clone()).await?;
-        let shared = Arc::new(Shared {
-            sign_in,
-            url: url.clone(),
-            cuts,
-            kept: Mutex::default(),
-            count: watch::Sender::new(0),
-        });
-        let app = Router::new().fallback(handle).with_state(Arc::clone(&shared));
-        let served = serve(socket, url, app);
+        let app = |shared| Router::new().fallback(handle).with_state(shared);
+        let (shared, served) = web::open(sign_in, app).await?;
         Ok(Server { shared, served })
     }
 
@@ -136,13 +106,7 @@ impl Server {
 
     /// Waits until it has sent so many.
     pub async fn received(&self, count: usize) -> Vec<Sent> {
-        // The sender lives as long as we do, so this ends only with the number.
-        let _ = self
-            .shared
-            .count
-            .subscribe()
-            .wait_for(|sent| *sent >= count)
-            .await;
+        self.shared.sent(count).await;
         self.sent()
     }
 

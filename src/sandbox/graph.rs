@@ -6,7 +6,7 @@
 //! order, below 4 MB and come without a token; nobody uploads into somebody else's mailbox with a person's token.
 
 use super::oauth;
-use super::web::{Cuts, Fault, Faults, Served, bind, error, json, serve};
+use super::web::{self, Fault, Faults, Served, error, json};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -17,9 +17,8 @@ use base64::engine::general_purpose::STANDARD;
 use mail_parser::MessageParser;
 use serde_json::{Value, json as value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use url::Url;
 
 /// A request's longest body.
@@ -76,21 +75,7 @@ pub struct Server {
     served: Served,
 }
 
-struct Shared {
-    sign_in: oauth::Handle,
-    url: Url,
-    cuts: Cuts,
-    kept: Mutex<Kept>,
-    count: watch::Sender<usize>,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
-    }
-}
+type Shared = web::Shared<Kept>;
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -114,26 +99,11 @@ struct Upload {
     bytes: Vec<u8>,
 }
 
-impl Shared {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Server {
     /// Starts one whose people are those of `sign_in`.
     pub async fn start(sign_in: oauth::Handle) -> std::io::Result<Server> {
-        let cuts = Cuts::default();
-        let (socket, url) = bind(cuts.clone()).await?;
-        let shared = Arc::new(Shared {
-            sign_in,
-            url: url.clone(),
-            cuts,
-            kept: Mutex::default(),
-            count: watch::Sender::new(0),
-        });
-        let app = Router::new().fallback(handle).with_state(Arc::clone(&shared));
-        let served = serve(socket, url, app);
+        let app = |shared| Router::new().fallback(handle).with_state(shared);
+        let (shared, served) = web::open(sign_in, app).await?;
         Ok(Server { shared, served })
     }
 
@@ -165,13 +135,7 @@ impl Server {
 
     /// Waits until it has sent so many.
     pub async fn received(&self, count: usize) -> Vec<Sent> {
-        // The sender lives as long as we do, so this ends only with the number.
-        let _ = self
-            .shared
-            .count
-            .subscribe()
-            .wait_for(|sent| *sent >= count)
-            .await;
+        self.shared.sent(count).await;
         self.sent()
     }
 

@@ -1,6 +1,7 @@
 //! What the sandbox's mail services over HTTP share: a listener whose connections can be cut before an answer is out, and
 //! faults that are played once each.
 
+use super::oauth;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -11,11 +12,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use url::Url;
 
@@ -156,25 +158,70 @@ impl Drop for Served {
     }
 }
 
-/// Binds a free port of 127.0.0.1; its address is known before the service is.
-pub async fn bind(cuts: Cuts) -> io::Result<(Cuttable, Url)> {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let url = Url::parse(&format!("http://{}/", socket.local_addr()?)).map_err(io::Error::other)?;
-    Ok((Cuttable { socket, cuts }, url))
+/// What a service works with.
+pub struct Shared<K> {
+    /// Who may.
+    pub sign_in: oauth::Handle,
+    /// Where it is.
+    pub url: Url,
+    /// Breaks its connections.
+    pub cuts: Cuts,
+    kept: Mutex<K>,
+    /// How many mails it has sent.
+    pub count: watch::Sender<usize>,
 }
 
-/// Serves until dropped.
-pub fn serve(socket: Cuttable, url: Url, app: Router) -> Served {
+impl<K> std::fmt::Debug for Shared<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K> Shared<K> {
+    /// What it keeps.
+    pub fn kept(&self) -> MutexGuard<'_, K> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it has sent so many mails.
+    pub async fn sent(&self, count: usize) {
+        // The sender is ours: it never ends before us.
+        let _ = self.count.subscribe().wait_for(|sent| *sent >= count).await;
+    }
+}
+
+/// Starts a service on a free port of 127.0.0.1, whose people are those of `sign_in`. It stops when what it gives
+/// back second is dropped.
+pub async fn open<K: Default>(
+    sign_in: oauth::Handle,
+    app: impl FnOnce(Arc<Shared<K>>) -> Router,
+) -> io::Result<(Arc<Shared<K>>, Served)> {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let url = Url::parse(&format!("http://{}/", socket.local_addr()?)).map_err(io::Error::other)?;
+    let shared = Arc::new(Shared {
+        sign_in,
+        url: url.clone(),
+        cuts: Cuts::default(),
+        kept: Mutex::default(),
+        count: watch::Sender::new(0),
+    });
+    let cuttable = Cuttable {
+        socket,
+        cuts: shared.cuts.clone(),
+    };
+    let app = app(Arc::clone(&shared));
     let task = tokio::spawn(async move {
         // It ends only with its task.
-        let _ = axum::serve(socket, app).await;
+        let _ = axum::serve(cuttable, app).await;
     });
-    Served { url, task }
+    Ok((shared, Served { url, task }))
 }
 
 /// A listener whose connections break when told.
 #[derive(Debug)]
-pub struct Cuttable {
+struct Cuttable {
     socket: TcpListener,
     cuts: Cuts,
 }

@@ -125,15 +125,7 @@ impl Store {
     /// Puts one entry into the outbox that answers no event: a test mail.
     pub async fn admit_alone(&self, entry: NewEntry) -> Result<Admitted, StoreError> {
         let now = self.now();
-        let mut entry = entry;
-        if is_large(&entry) {
-            let spool = self.inner.spool.clone();
-            entry = blocking(move || {
-                spool_large(&spool, &mut entry)?;
-                Ok(entry)
-            })
-            .await?;
-        }
+        let entry = self.spooled(entry).await?;
         self.write(move |tx| outbox::insert(tx, &entry, true, now)).await
     }
 
@@ -151,15 +143,7 @@ impl Store {
             .ok()
             .and_then(|within| now.checked_sub(within).ok())
             .unwrap_or(Timestamp::MIN);
-        let mut entry = entry;
-        if is_large(&entry) {
-            let spool = self.inner.spool.clone();
-            entry = blocking(move || {
-                spool_large(&spool, &mut entry)?;
-                Ok(entry)
-            })
-            .await?;
-        }
+        let entry = self.spooled(entry).await?;
         self.write(move |tx| handed::take_in(tx, &event, &entry, since, now))
             .await
     }
@@ -564,6 +548,19 @@ impl Store {
     }
 
     // ---- within ----
+
+    /// The entry with a large body in the spool.
+    async fn spooled(&self, mut entry: NewEntry) -> Result<NewEntry, StoreError> {
+        if !is_large(&entry) {
+            return Ok(entry);
+        }
+        let spool = self.inner.spool.clone();
+        blocking(move || {
+            spool_large(&spool, &mut entry)?;
+            Ok(entry)
+        })
+        .await
+    }
 
     /// Cut to what is stored, so that what a verb returns is what a later read returns.
     fn now(&self) -> Timestamp {

@@ -167,7 +167,7 @@ impl Policy<'_> {
             return refuse(What::Unknown, "is not a mail address".to_owned(), String::new());
         };
         let mailbox = Mailbox::from(address);
-        if let Some(why) = crate::action::email::is_trick(&mailbox) {
+        if let Some(why) = crate::action::recipients::is_trick(&mailbox) {
             return refuse(What::Forbidden, format!("is not taken, {why}"), String::new());
         }
         let lower = mailbox.address.to_string().to_lowercase();

@@ -2,7 +2,8 @@
 
 use super::telling;
 use crate::action::StepSpec;
-use crate::action::email::{MailSpec, RecipientSpec};
+use crate::action::email::MailSpec;
+use crate::action::recipients::RecipientSpec;
 use crate::rule::facts::word::TriggerWord;
 use crate::rule::{Outcome, Rule, Trigger};
 use crate::source::Watch;

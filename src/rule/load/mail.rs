@@ -1,6 +1,7 @@
 //! `mail:`.
 
-use crate::action::email::{MailSpec, Oversize, Priority, RecipientSpec};
+use crate::action::email::{MailSpec, Oversize, Priority};
+use crate::action::recipients::RecipientSpec;
 use crate::config::check::address_hint;
 use crate::config::document::At;
 use crate::config::raw::{Many, Template, mail as raw};
