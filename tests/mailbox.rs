@@ -218,6 +218,8 @@ async fn a_send_as_refusal_holds_the_mail_with_the_exact_cure_and_retry_sends_th
         !shown.contains("<from") && !shown.contains("<login>"),
         "no placeholder is left to fill in: {shown}"
     );
+    let log = text(&once.stderr);
+    assert!(log.contains(&cure), "the log says the same: {log}");
     let status = office.ok(&["status"]);
     assert!(
         status.contains(&cure) && status.contains("1 mail held"),

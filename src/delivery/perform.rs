@@ -183,7 +183,7 @@ impl Performer {
                 return Performed::default();
             }
             Looked::Wait(reason) => {
-                tracing::warn!(entry = %entry.id, rule = %entry.rule, reason = %reason.text, "an unknown mail waits for a person");
+                tracing::warn!(entry = %entry.id, rule = %entry.rule, reason = %reason.text, cure = cure(reason), "an unknown mail waits for a person");
                 let also = Also {
                     open: self.case(leased, "mail", &mail_case(entry.id), reason).await,
                     ..Also::default()
@@ -213,7 +213,7 @@ impl Performer {
             settlement => {
                 let reason = settlement.reason().cloned().unwrap_or_default();
                 tracing::warn!(entry = %entry.id, rule = %entry.rule, verb = ?settlement.verb(),
-                    reason = %reason.text, reply = reason.reply, "mail not accepted");
+                    reason = %reason.text, reply = reason.reply, cure = cure(&reason), "mail not accepted");
             }
         }
         let accepted = matches!(settlement, Settlement::Accept(_));
@@ -542,6 +542,11 @@ fn random() -> f64 {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
         Err(_) => 0.5,
     }
+}
+
+/// What the log says of what to do.
+fn cure(reason: &Reason) -> Option<String> {
+    Some(reason.cure().join(" ")).filter(|cure| !cure.is_empty())
 }
 
 #[cfg(test)]
