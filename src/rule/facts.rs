@@ -17,7 +17,7 @@
 //! | `throttle` | every mail of a rule with `throttle` |
 //!
 //! [`facts`] makes the values, [`Vocabulary`] says beforehand what there will be. Both come from the
-//! same places ([`FileRef::facts`], [`JobReport`]), so a fact that can be named is a fact that comes.
+//! same places (`FileRef::facts`, `JobReport`), so a fact that can be named is a fact that comes.
 //! A rule with several triggers may name what any of them brings; where the event at hand brings
 //! less, a template asks `{{#if file}}` and a condition `has(file.name)`.
 
